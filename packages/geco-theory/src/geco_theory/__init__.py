@@ -1,5 +1,7 @@
-"""The phase diagram of a dataset: beta-VAE fixed points, critical temperatures, rate and distortion."""
+"""The phase diagram of a dataset: fixed points, critical temperatures, rate and distortion."""
 
-__all__ = ["__version__"]
+from geco_theory.linear_vae import LinearVAEOptimum, linear_vae_optimum
+
+__all__ = ["LinearVAEOptimum", "__version__", "linear_vae_optimum"]
 
 __version__ = "0.1.0"

@@ -1,0 +1,36 @@
+"""Checks of scalar arguments: the value passes through, or one sentence says what is allowed."""
+
+import math
+from numbers import Integral, Real
+
+__all__ = ["positive", "whole_number"]
+
+
+def positive(value: object, name: str) -> float:
+    """A positive, finite number as a float.
+
+    Raises:
+        TypeError: `value` is not a number (booleans are not).
+        ValueError: it is not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a positive number, got {value!r}.")
+    number = float(value)
+    if not (math.isfinite(number) and number > 0.0):
+        raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+    return number
+
+
+def whole_number(value: object, name: str, *, least: int) -> int:
+    """A whole number that is at least `least`.
+
+    Raises:
+        TypeError: `value` is not an integer (booleans are not).
+        ValueError: it is smaller than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
+    number = int(value)
+    if number < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {number}.")
+    return number
