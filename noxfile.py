@@ -103,7 +103,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy --strict over the sources of all four packages."""
+    """Check types: mypy --strict over the sources of all four packages."""
     install(session, "mypy", *TYPE_STUBS, "distributed", editable=PACKAGES)
     session.run("mypy", *(session.posargs or [f"packages/{name}/src" for name in PACKAGES]))
 

@@ -1,0 +1,168 @@
+"""What every study is: the runs it needs, what it measures in them, how that is drawn.
+
+A study reads finished runs; it never trains. The order of work is
+
+    configs(profile) -> (the sweep makes the runs) -> measure(runs, profile) -> an xarray.Dataset
+    -> draw, tables, claims, notes of that dataset alone
+
+so that figures can be redrawn from `data.nc` without a single run at hand.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import xarray as xr
+from matplotlib.figure import Figure as Canvas
+
+from geco_experiments.config import RunConfig
+from geco_experiments.findings import Claim, Figure, Findings, Table
+from geco_experiments.results import open_run
+from geco_experiments.studies.style import save_figure
+
+__all__ = ["Drawing", "Profile", "Runs", "Study", "finish_study"]
+
+ProfileName = Literal["smoke", "laptop", "paper"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large the runs of a study are.
+
+    Attributes:
+        name: `smoke` (embedded data, minutes), `laptop` (real images, two cores), `paper` (GPU).
+        dataset: the dataset that single-dataset studies use; None leaves the study's own choice.
+        device: the torch device of the runs.
+    """
+
+    name: ProfileName
+    dataset: str | None = None
+    device: str = "cpu"
+
+    def pick(self, smoke: str, laptop: str, paper: str | None = None) -> str:
+        """The dataset for this profile, unless the user named one."""
+        if self.dataset is not None:
+            return self.dataset
+        return {"smoke": smoke, "laptop": laptop, "paper": paper or laptop}[self.name]
+
+
+class Runs(Mapping[RunConfig, xr.Dataset]):
+    """The finished runs of one study, by configuration; each is opened when it is asked for."""
+
+    def __init__(self, folder: Path, configs: Iterable[RunConfig]) -> None:
+        self.folder = folder
+        self._configs = tuple(configs)
+
+    def __getitem__(self, config: RunConfig) -> xr.Dataset:
+        return open_run(self.path(config))
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._configs)
+
+    def __len__(self) -> int:
+        return len(self._configs)
+
+    def path(self, config: RunConfig) -> Path:
+        """Where a run's results lie."""
+        return self.folder / config.name / "run.nc"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure as drawn, before it is saved."""
+
+    name: str
+    canvas: Canvas
+    caption: str
+    alt: str
+
+
+class Study(ABC):
+    """One figure, table or claim of the paper, or one of this project's own.
+
+    Attributes:
+        name: the folder's and command line's name, such as `figure-4`.
+        title: the heading on the page.
+        source: where it comes from, with its mark ([paper], [second-hand], [derived], [ours]).
+        look_for: one sentence that tells a reader what to look for.
+        order: place on the page.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    look_for: ClassVar[str]
+    order: ClassVar[int]
+
+    def configs(self, profile: Profile) -> list[RunConfig]:
+        """The runs that the study reads; none for a study of theory alone."""
+        return []
+
+    @abstractmethod
+    def measure(
+        self, runs: Runs, profile: Profile, *, data_home: Path | None = None
+    ) -> xr.Dataset:
+        """The numbers behind the study's figures and tables, with units."""
+
+    @abstractmethod
+    def draw(self, data: xr.Dataset) -> list[Drawing]:
+        """The figures, from the measured numbers alone."""
+
+    def tables(self, data: xr.Dataset) -> list[Table]:
+        """Small tables for the page."""
+        return []
+
+    def claims(self, data: xr.Dataset) -> list[Claim]:
+        """The claims that this study decides, with their rules."""
+        return []
+
+    def notes(self, data: xr.Dataset) -> list[str]:
+        """What a reader must know to read the figures rightly."""
+        return []
+
+
+def finish_study(
+    study: Study,
+    runs: Runs,
+    profile: Profile,
+    folder: Path,
+    *,
+    data_home: Path | None = None,
+    save: Callable[[xr.Dataset, Path], None],
+) -> Findings:
+    """Measure, save, draw and describe one study in its folder.
+
+    Args:
+        study: the study.
+        runs: its finished runs.
+        profile: the profile that they were made with.
+        folder: the study's folder; made if needed.
+        data_home: where the datasets lie.
+        save: writes a dataset to a path atomically.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data = study.measure(runs, profile, data_home=data_home)
+    data.attrs.setdefault("title", study.title)
+    data.attrs.setdefault("source", study.source)
+    save(data, folder / "data.nc")
+    figures = []
+    for drawing in study.draw(data):
+        file = save_figure(drawing.canvas, folder / f"{drawing.name}.svg")
+        figures.append(Figure(file.name, drawing.caption, drawing.alt))
+    findings = Findings(
+        name=study.name,
+        title=study.title,
+        source=study.source,
+        look_for=study.look_for,
+        order=study.order,
+        figures=tuple(figures),
+        tables=tuple(study.tables(data)),
+        claims=tuple(study.claims(data)),
+        notes=tuple(study.notes(data)),
+        runs=tuple(config.name for config in runs),
+        profile=profile.name,
+    )
+    findings.write(folder)
+    return findings
