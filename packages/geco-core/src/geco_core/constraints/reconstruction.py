@@ -1,0 +1,105 @@
+r"""RE, the reconstruction error.
+
+:math:`C(x, g(z)) = \text{mean}_j (x_j - g(z)_j)^2 - \kappa^2`. The form is the paper's; the mean
+over elements instead of a sum is this project's choice. With it :math:`\kappa` is the root mean
+square error per element, in the units of the data, whatever the size of image and batch.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geco_core.constraints.inputs import (
+    accumulation_dtype,
+    check_images,
+    element_weights,
+    mean_per_example,
+)
+from geco_core.constraints.tolerance import ToleranceConstraint
+
+__all__ = ["ReconstructionError"]
+
+
+class ReconstructionError(ToleranceConstraint):
+    r"""RE: the mean squared error of an example is at most :math:`\kappa^2`.
+
+    .. math:: C(x, g) = \frac{\sum_j w_j (x_j - g_j)^2}{\sum_j w_j} - \kappa^2
+
+    with all :math:`w_j = 1` unless a mask or weights are passed. Its value relative to `scale`,
+    :math:`\text{MSE} / \kappa^2 - 1`, is free of units.
+
+    Args:
+        kappa: The root mean square error per element that is asked for, in the units of the
+            data.
+
+    Raises:
+        TypeError: If `kappa` is not a number.
+        ValueError: If `kappa` is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> constraint = ReconstructionError(kappa=0.1)
+        >>> x = torch.zeros(2, 1, 4, 4)
+        >>> constraint(x, x + 0.3)
+        tensor([0.0800, 0.0800])
+    """
+
+    reduction = "mean over the elements of an example"
+
+    @property
+    def scale(self) -> float:
+        r"""The allowed mean squared error :math:`\kappa^2`."""
+        return self.kappa**2
+
+    def forward(
+        self,
+        x: Tensor,
+        reconstruction: Tensor,
+        *,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        **batch: Any,
+    ) -> Tensor:
+        r"""Computes the violations.
+
+        Args:
+            x: The data, :math:`(B, *)`, floating-point. Elements that are masked out or have
+                weight 0 may hold anything, NaN included.
+            reconstruction: The decoder's output, of the same shape.
+            mask: Boolean, True where an element was observed and counts. Of the shape of `x`,
+                where any axis may have size 1.
+            weights: Non-negative weights of the elements, of such a shape too. Only their
+                proportions within an example matter.
+            batch: Ignored.
+
+        Returns:
+            The violations, :math:`(B,)`, float32 or wider. An example without a single element
+            that counts has error 0.
+
+        Raises:
+            TypeError: If a dtype is not the one described.
+            ValueError: If a shape is not the one described.
+        """
+        check_images(x, reconstruction)
+        dtype = accumulation_dtype(x, reconstruction)
+        error = x.to(dtype) - reconstruction.to(dtype)
+        elements = element_weights(x, mask, weights, dtype)
+        if elements is not None:
+            # not only the weight: 0 times NaN is NaN, in the gradient too
+            error = torch.where(elements > 0, error, 0.0)
+        return mean_per_example(error.square(), elements) - self.scale
+
+    def equivalent_beta(self, multiplier: Tensor, x: Tensor) -> Tensor:
+        r"""The weight of the KL of the beta-VAE with a Gaussian decoder of unit variance.
+
+        Args:
+            multiplier: The multiplier :math:`\lambda`, a scalar.
+            x: A batch of data, for the number :math:`d` of elements per example.
+
+        Returns:
+            :math:`\beta = d / (2 \lambda)` (D1: only :math:`T = \beta \sigma^2` matters, and
+            :math:`C` is the mean over :math:`d` elements).
+        """
+        return math.prod(x.shape[1:]) / (2 * multiplier)

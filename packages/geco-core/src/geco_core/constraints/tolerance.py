@@ -1,0 +1,94 @@
+"""A constraint with a tolerance kappa that is validated, scheduled and saved."""
+
+import logging
+import math
+from numbers import Real
+from typing import Any
+
+from geco_core.violation import Constraint
+
+__all__ = ["ToleranceConstraint"]
+
+logger = logging.getLogger(__name__)
+
+
+class ToleranceConstraint(Constraint):
+    r"""The base of constraints whose tolerance :math:`\kappa` is a positive number.
+
+    The tolerance is part of the module's state: a loaded state brings its own `kappa` (and says
+    so in the log where it differs), so that a resumed run goes on with the tolerance it had. To
+    resume with another one, set `constraint.kappa` after loading. A state that was saved under
+    another reduction or by another kind of constraint is refused.
+
+    Args:
+        kappa: The tolerance, in the units that the subclass documents.
+
+    Raises:
+        TypeError: If `kappa` is not a number.
+        ValueError: If `kappa` is not positive and finite, or not below the subclass's limit.
+    """
+
+    #: The values that kappa may take are those between 0 and this one, both excluded.
+    kappa_limit: float = math.inf
+
+    def __init__(self, kappa: float) -> None:
+        super().__init__(kappa)
+
+    @property
+    def kappa(self) -> float:
+        r"""The tolerance :math:`\kappa`. Setting it is a schedule: it acts from the next call."""
+        return self._kappa
+
+    @kappa.setter
+    def kappa(self, value: float) -> None:
+        self._kappa = _valid_kappa(value, self.kappa_limit, type(self).__name__)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The tolerance and the reduction, for `state_dict`."""
+        return {"kind": type(self).__name__, "kappa": self._kappa, "reduction": self.reduction}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes over a saved tolerance, for `load_state_dict`.
+
+        Raises:
+            ValueError: If the state belongs to another kind of constraint or reduction.
+        """
+        own = self.get_extra_state()
+        if not isinstance(state, dict) or state.keys() != own.keys():
+            raise ValueError(
+                f"the state of {own['kind']} must hold {', '.join(own)}, got {state!r}; load a "
+                f"state that `state_dict` of the same constraint returned"
+            )
+        for key in ("kind", "reduction"):
+            if state[key] != own[key]:
+                raise ValueError(
+                    f"the state was saved with {key} {state[key]!r}, this constraint has "
+                    f"{own[key]!r}; build the constraint as it was when the state was saved"
+                )
+        if state["kappa"] != own["kappa"]:
+            logger.warning(
+                "%s: the loaded state sets kappa to %g (it was %g); set `kappa` after loading to "
+                "change it",
+                own["kind"],
+                state["kappa"],
+                own["kappa"],
+            )
+        self.kappa = state["kappa"]
+
+    def extra_repr(self) -> str:
+        """The tolerance and the reduction."""
+        return f"kappa={self._kappa:g}, reduction={self.reduction!r}"
+
+
+def _valid_kappa(value: object, limit: float, kind: str) -> float:
+    """Returns a tolerance as a float, or says what is wrong with it."""
+    allowed = "positive and finite" if limit == math.inf else f"between 0 and {limit:g} (excluded)"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"`kappa` of {kind} must be a number {allowed}, got {type(value).__name__}; convert "
+            f"tensors and texts with float()"
+        )
+    kappa = float(value)
+    if not (math.isfinite(kappa) and 0 < kappa < limit):
+        raise ValueError(f"`kappa` of {kind} must be {allowed}, got {kappa}")
+    return kappa
