@@ -1,5 +1,24 @@
 """Reconstruction constraints and the GECO multiplier optimizer for training VAEs in PyTorch."""
 
-__all__ = ["__version__"]
+from geco_core.baselines import ELBO, AnnealedELBO
+from geco_core.constraints import ReconstructionError
+from geco_core.info import Info
+from geco_core.objectives import GECO
+from geco_core.updates import MultiplierUpdate, PaperUpdate, RobustUpdate
+from geco_core.violation import CallableConstraint, Constraint
+
+__all__ = [
+    "ELBO",
+    "GECO",
+    "AnnealedELBO",
+    "CallableConstraint",
+    "Constraint",
+    "Info",
+    "MultiplierUpdate",
+    "PaperUpdate",
+    "ReconstructionError",
+    "RobustUpdate",
+    "__version__",
+]
 
 __version__ = "0.1.0"
