@@ -1,0 +1,72 @@
+"""CelebA from a user's own folder: aligned pictures, the official partition."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from geco_experiments.data_home import DataHome
+from geco_experiments.datasets.base import ImageData, Split
+from geco_experiments.datasets.files import Array, cached
+from geco_experiments.datasets.sources import needs
+from geco_experiments.errors import DataError
+
+__all__ = ["load", "wanted"]
+
+FOLDERS = ("celeba", "CelebA", "celeba/Anno", "celeba/Eval")
+CROP = 148  # the usual centre crop of the 178 x 218 aligned pictures
+
+
+def wanted() -> list[tuple[str, ...]]:
+    """The places of the pictures' folder and of the partition."""
+    return [
+        tuple(f"{f}/{n}" for f in FOLDERS for n in ("img_align_celeba", "Img/img_align_celeba")),
+        tuple(f"{f}/list_eval_partition.txt" for f in FOLDERS),
+    ]
+
+
+def load(home: DataHome, size: int = 64) -> ImageData:
+    """Read the training and the test part, cropped to the centre and reduced to `size`.
+
+    Raises:
+        DataError: if the folder is missing, or a picture listed in the partition is.
+    """
+    folder, partition = home.require("celeba", wanted(), f"celeba needs {needs('celeba')}")
+    names: dict[int, list[Path]] = {0: [], 1: [], 2: []}
+    for number, line in enumerate(partition.read_text("utf-8").splitlines(), 1):
+        words = line.split()
+        if len(words) != 2 or words[1] not in {"0", "1", "2"}:
+            raise DataError(f"{partition}, line {number}: expected `name 0|1|2`, got {line!r}")
+        names[int(words[1])].append(folder / words[0])
+    splits = []
+    for part in (0, 2):
+        if not names[part]:
+            raise DataError(f"{partition} lists no pictures of part {part}: replace it")
+        paths = names[part]
+        array = cached(
+            home.cache, f"celeba-{size}-{part}-{len(paths)}", [partition, folder],
+            lambda paths=paths: _read(paths, size),
+        )  # fmt: skip
+        splits.append(Split(torch.from_numpy(array)))
+    return ImageData(
+        name="celeba",
+        train=splits[0],
+        test=splits[1],
+        preprocessing=f"centre crop {CROP} x {CROP}, reduced to {size} x {size} (Lanczos)",
+    )
+
+
+def _read(paths: list[Path], size: int) -> Array:
+    out = np.empty((len(paths), 3, size, size), np.uint8)
+    for row, path in enumerate(paths):
+        try:
+            with Image.open(path) as picture:
+                width, height = picture.size
+                left, top = (width - CROP) // 2, (height - CROP) // 2
+                square = picture.convert("RGB").crop((left, top, left + CROP, top + CROP))
+                small = square.resize((size, size), Image.Resampling.LANCZOS)
+                out[row] = np.asarray(small).transpose(2, 0, 1)
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"{path} cannot be read ({error}): complete the folder") from error
+    return out

@@ -1,0 +1,71 @@
+"""CIFAR-10 from its binary version; the Python version holds pickles and is never opened."""
+
+import numpy as np
+import torch
+
+from geco_experiments.data_home import DataHome
+from geco_experiments.datasets.base import ImageData, Split
+from geco_experiments.datasets.files import (
+    Array,
+    cached,
+    read_bytes,
+    read_cifar,
+    read_tar_members,
+    variants,
+)
+from geco_experiments.errors import DataError
+
+__all__ = ["load", "wanted"]
+
+FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+FOLDERS = ("cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin", "cifar-10")
+ARCHIVE = ("cifar-10-binary.tar.gz", "cifar-10/cifar-10-binary.tar.gz")
+PICKLES = ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-10/cifar-10-batches-py")
+
+
+def wanted() -> list[tuple[str, ...]]:
+    """For each of the six files, the places where it may be."""
+    return [variants(name, FOLDERS) for name in FILES]
+
+
+def load(home: DataHome) -> ImageData:
+    """Read 50,000 training and 10,000 held-out colour images of 32 x 32 pixels.
+
+    Raises:
+        DataError: if files are missing, damaged or do not fit together.
+    """
+    archive = home.find(ARCHIVE)
+    if archive is not None and any(home.find(group) is None for group in wanted()):
+        paths = [archive]
+    else:
+        remedy = "get them with `geco data fetch cifar-10`"
+        pickles = home.find(PICKLES)
+        if pickles is not None:
+            remedy = f"{pickles.name} is there but holds pickles, which can run code; {remedy}"
+        paths = home.require("cifar-10", wanted(), remedy)
+
+    def make() -> Array:
+        if len(paths) == 1:
+            contents = read_tar_members(paths[0], FILES)
+        else:
+            contents = [read_bytes(path) for path in paths]
+        records = []
+        for name, data in zip(FILES, contents, strict=True):
+            images, labels = read_cifar(data, name)
+            if len(images) != 10_000:
+                raise DataError(f"{name} holds {len(images)} images, not 10,000: replace it")
+            records.append(np.concatenate([labels[:, None], images.reshape(len(images), -1)], 1))
+        return np.concatenate(records)
+
+    if paths[0].suffix == ".bin":
+        table = make()
+    else:
+        table = cached(home.cache, "cifar-10", paths, make)
+    images = torch.from_numpy(table[:, 1:].copy()).reshape(-1, 3, 32, 32)
+    labels = torch.from_numpy(table[:, 0].astype(np.int64))
+    return ImageData(
+        name="cifar-10",
+        train=Split(images[:50_000], labels[:50_000]),
+        test=Split(images[50_000:], labels[50_000:]),
+        classes=10,
+    )

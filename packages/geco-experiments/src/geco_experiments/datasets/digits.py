@@ -1,0 +1,27 @@
+"""The 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn."""
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from geco_experiments.datasets.base import ImageData, Split
+
+__all__ = ["load"]
+
+TEST = 360
+
+
+def load() -> ImageData:
+    """Digits: 1,437 to train on, 360 held out, one fixed permutation; pixels 0..16."""
+    bunch = load_digits()
+    order = np.random.default_rng(0).permutation(len(bunch.images))
+    images = torch.from_numpy(bunch.images.astype(np.uint8)[order, None])
+    labels = torch.from_numpy(bunch.target.astype(np.int64)[order])
+    return ImageData(
+        name="digits",
+        train=Split(images[:-TEST], labels[:-TEST]),
+        test=Split(images[-TEST:], labels[-TEST:]),
+        classes=10,
+        scale=1 / 16,
+        preprocessing="permuted by numpy's default_rng(0), the last 360 held out; stored 0..16",
+    )

@@ -1,0 +1,66 @@
+"""MNIST and Fashion-MNIST from their idx files."""
+
+import numpy as np
+import torch
+
+from geco_experiments.data_home import DataHome
+from geco_experiments.datasets.base import ImageData, PlainView, Split, View
+from geco_experiments.datasets.files import read_idx, variants
+from geco_experiments.errors import DataError
+
+__all__ = ["FILES", "FOLDERS", "load"]
+
+FOLDERS = {
+    "mnist": ("MNIST/raw", "MNIST", "mnist/raw", "mnist"),
+    "fashion-mnist": ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist", "fashion_mnist"),
+}
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def wanted(family: str) -> list[tuple[str, ...]]:
+    """For each of the four files, the places where it may be."""
+    return [variants(name, FOLDERS[family]) for name in FILES]
+
+
+def load(
+    home: DataHome, *, family: str = "mnist", name: str | None = None, view: View | None = None
+) -> ImageData:
+    """Read 60,000 training and 10,000 held-out images of 28 x 28 pixels.
+
+    Args:
+        home: Where to look.
+        family: `mnist` or `fashion-mnist`: whose files.
+        name: The dataset's name, if a view makes it another one.
+        view: How stored images become model inputs.
+
+    Raises:
+        DataError: if files are missing, damaged or do not fit together.
+    """
+    name = name or family
+    paths = home.require(name, wanted(family), f"get them with `geco data fetch {family}`")
+    arrays = [read_idx(path) for path in paths]
+    for path, array, dimensions in zip(paths, arrays, (3, 1, 3, 1), strict=True):
+        if array.ndim != dimensions or (dimensions == 3 and array.shape[1:] != (28, 28)):
+            raise DataError(f"{path} has shape {array.shape}, not that of {family}: replace it")
+    splits = []
+    for which in (0, 2):
+        images, labels = arrays[which], arrays[which + 1]
+        if len(images) != len(labels):
+            raise DataError(
+                f"{paths[which]} has {len(images)} images but {paths[which + 1]} "
+                f"{len(labels)} labels: replace them"
+            )
+        splits.append(
+            Split(
+                torch.from_numpy(images.copy()).unsqueeze(1),
+                torch.from_numpy(labels.astype(np.int64)),
+            )
+        )
+    return ImageData(
+        name=name, train=splits[0], test=splits[1], classes=10, view=view or PlainView()
+    )

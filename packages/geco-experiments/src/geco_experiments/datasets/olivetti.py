@@ -1,0 +1,66 @@
+"""The Olivetti faces: 40 people, ten pictures each, 64 x 64 grey pixels."""
+
+import hashlib
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from scipy.io import loadmat
+
+from geco_experiments.data_home import DataHome
+from geco_experiments.datasets.base import ImageData, Split
+from geco_experiments.errors import DataError
+
+__all__ = ["load", "wanted"]
+
+FOLDERS = ("scikit_learn_data", "olivetti", "olivetti_faces", ".")
+# a .pkz is a pickle: only files whose content is known are opened
+KNOWN_PKZ = {"47398b319d88c78459514b30b87c562313aad345b5c6a387b678d7f8177be4ba"}
+
+
+def wanted() -> list[tuple[str, ...]]:
+    """The places where the one file may be, in either format."""
+    names = ("olivettifaces.mat", "olivetti_py3.pkz")
+    return [tuple(f"{folder}/{name}" for folder in FOLDERS for name in names)]
+
+
+def load(home: DataHome) -> ImageData:
+    """Read 360 training pictures and, of each person, the last one held out.
+
+    Raises:
+        DataError: if the file is missing, damaged or a pickle of unknown content.
+    """
+    remedy = "get it with `geco data fetch olivetti`"
+    (path,) = home.require("olivetti", wanted(), remedy)
+    faces = _mat(path) if path.suffix == ".mat" else _pkz(path)
+    images = torch.from_numpy(faces.reshape(400, 64, 64).transpose(0, 2, 1).copy())[:, None]
+    labels = torch.arange(400) // 10
+    held_out = torch.arange(400) % 10 == 9
+    return ImageData(
+        name="olivetti",
+        train=Split(images[~held_out], labels[~held_out]),
+        test=Split(images[held_out], labels[held_out]),
+        classes=40,
+        preprocessing="the last of each person's ten pictures held out",
+    )
+
+
+def _mat(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    try:
+        faces = np.asarray(loadmat(path)["faces"])
+    except Exception as error:
+        raise DataError(f"{path} cannot be read ({error}): replace or remove it") from error
+    if faces.shape != (4096, 400) or faces.dtype != np.uint8:
+        raise DataError(f"{path} holds {faces.dtype} {faces.shape}, not the faces: replace it")
+    return faces.T
+
+
+def _pkz(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    if hashlib.sha256(path.read_bytes()).hexdigest() not in KNOWN_PKZ:
+        raise DataError(
+            f"{path} is a pickle of unknown content, which could run code, so it is not opened: "
+            "remove it and get the original with `geco data fetch olivetti`"
+        )
+    faces: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = joblib.load(path)
+    return faces
