@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from geco_core.constraints.inputs import (
     accumulation_dtype,
@@ -84,12 +85,14 @@ class ReconstructionError(ToleranceConstraint):
         """
         check_images(x, reconstruction)
         dtype = accumulation_dtype(x, reconstruction)
-        error = x.to(dtype) - reconstruction.to(dtype)
+        x, reconstruction = x.to(dtype), reconstruction.to(dtype)
         elements = element_weights(x, mask, weights, dtype)
-        if elements is not None:
+        if elements is None:
+            squares = mse_loss(reconstruction, x, reduction="none")
+        else:
             # not only the weight: 0 times NaN is NaN, in the gradient too
-            error = torch.where(elements > 0, error, 0.0)
-        return mean_per_example(error.square(), elements) - self.scale
+            squares = torch.where(elements > 0, x - reconstruction, 0.0).square()
+        return mean_per_example(squares, elements) - self.scale
 
     def equivalent_beta(self, multiplier: Tensor, x: Tensor) -> Tensor:
         r"""The weight of the KL of the beta-VAE with a Gaussian decoder of unit variance.

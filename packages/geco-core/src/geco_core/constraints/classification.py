@@ -1,0 +1,149 @@
+r"""CLA, the classification accuracy.
+
+:math:`C(x, g(z)) = \kappa - l(x)^T c(g(z))` with :math:`l` the one-hot label and :math:`c` the
+class probabilities of a frozen classifier. The form is the paper's, its sign this project's: at
+most 0 where the reconstruction is classified well enough.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from geco_core.constraints.frozen import check_differentiable, frozen, in_its_dtype, outputs_of
+from geco_core.constraints.inputs import accumulation_dtype, check_images, mean_per_example
+from geco_core.constraints.tolerance import ToleranceConstraint
+
+__all__ = ["ClassificationAccuracy"]
+
+
+class ClassificationAccuracy(ToleranceConstraint):
+    r"""CLA: a classifier gives the right class at least the probability :math:`\kappa`.
+
+    .. math:: C(x, g) = \kappa - l(x)^T c(g) \in [\kappa - 1, \kappa]
+
+    What is averaged over examples is the probability of the right class, the expected accuracy
+    of a classifier that draws its answer. The value relative to `scale`,
+    :math:`(1 - l^T c) / (1 - \kappa) - 1`, compares the error with the error that is allowed.
+
+    Labels are passed by keyword: `objective(kl, x, reconstruction, labels=labels)`.
+
+    Args:
+        kappa: The mean probability of the right class that is asked for, between 0 and 1.
+            Nothing above what the classifier reaches on the data itself can be asked for.
+        classifier: :math:`c`. Of a module a frozen copy in evaluation mode is kept (dropout
+            off, batch normalisation with its running statistics, no gradients); the module that
+            was passed is not changed. Images are converted to the dtype of its parameters. Any
+            other callable is used as it is. It takes reconstructions :math:`(B, *)` and returns
+            :math:`(B, K)` for :math:`K \ge 2` classes, or :math:`(B, K, *)` for a class at each
+            location, which are averaged.
+        outputs: What the classifier returns: "logits", before a softmax over the classes, or
+            "probabilities".
+
+    Raises:
+        TypeError: If `kappa` is no number or `classifier` cannot be called.
+        ValueError: If `kappa` is not between 0 and 1, or `outputs` is something else.
+        RuntimeError: If a module cannot be copied.
+    """
+
+    kappa_limit = 1.0
+    reduction = "probability of the labelled class, mean over locations if there are several"
+
+    def __init__(
+        self,
+        kappa: float,
+        classifier: Callable[[Tensor], Tensor],
+        *,
+        outputs: Literal["logits", "probabilities"] = "logits",
+    ) -> None:
+        super().__init__(kappa)
+        if outputs not in ("logits", "probabilities"):
+            raise ValueError(f"`outputs` must be 'logits' or 'probabilities', got {outputs!r}")
+        self.outputs = outputs
+        self.classifier = frozen(classifier, "classifier")
+
+    @property
+    def scale(self) -> float:
+        r"""The error that is allowed, :math:`1 - \kappa`."""
+        return 1 - self.kappa
+
+    def train(self, mode: bool = True) -> "ClassificationAccuracy":
+        """Sets the mode of the constraint; its classifier stays in evaluation mode."""
+        super().train(mode)
+        if isinstance(self.classifier, nn.Module):
+            self.classifier.eval()
+        return self
+
+    def forward(
+        self, x: Tensor, reconstruction: Tensor, *, labels: Tensor | None = None, **batch: Any
+    ) -> Tensor:
+        r"""Computes the violations.
+
+        Args:
+            x: The data, :math:`(B, *)`, floating-point.
+            reconstruction: The decoder's output, of the same shape.
+            labels: The classes, integers :math:`(B,)` from 0 to :math:`K - 1`, or one-hot (or
+                soft) labels :math:`(B, K)`. Integers out of range are an error on a CPU; on a
+                GPU they stop the kernel, as in every loss of torch, since checking them would
+                make the host wait.
+            batch: Ignored.
+
+        Returns:
+            The violations, :math:`(B,)`, float32 or wider.
+
+        Raises:
+            TypeError: If a dtype is not the one described.
+            ValueError: If labels are missing or out of range, or a shape is not the one
+                described.
+            RuntimeError: If `classifier` stops the gradient.
+        """
+        check_images(x, reconstruction)
+        if labels is None:
+            raise ValueError(
+                "`labels` is missing; pass the classes by keyword, "
+                "objective(kl, x, reconstruction, labels=labels)"
+            )
+        raw = self.classifier(in_its_dtype(self.classifier, reconstruction))
+        (scores, *others) = outputs_of(raw, x.shape[0], "classifier")
+        if others or scores.ndim < 2 or scores.shape[1] < 2:
+            raise ValueError(
+                f"`classifier` must return one tensor (batch, classes) with at least 2 classes, "
+                f"got {[tuple(s.shape) for s in (scores, *others)]}"
+            )
+        check_differentiable(reconstruction, (scores,), "classifier")
+        scores = scores.to(accumulation_dtype(scores))
+        probabilities = scores.softmax(1) if self.outputs == "logits" else scores
+        right = _probability_of(labels, probabilities)
+        return mean_per_example(1 - right) - self.scale
+
+
+def _probability_of(labels: Tensor, probabilities: Tensor) -> Tensor:
+    """The probability of the labelled class: (batch, classes, *) becomes (batch, *)."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"`labels` must be a torch.Tensor, got {type(labels).__name__}")
+    if labels.shape == probabilities.shape:  # one-hot or soft
+        return (labels.to(probabilities.dtype) * probabilities).sum(1)
+    classes = probabilities.shape[1]
+    if labels.shape != probabilities.shape[:1] + probabilities.shape[2:]:
+        raise ValueError(
+            f"`labels` must be integers (batch, ...) or one-hot (batch, {classes}, ...) for a "
+            f"classifier that returns {tuple(probabilities.shape)}, got {tuple(labels.shape)}"
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(
+            f"`labels` of shape {tuple(labels.shape)} must be integers, got {labels.dtype}; "
+            f"one-hot labels have a second axis of {classes} classes"
+        )
+    index = labels.long().unsqueeze(1)
+    if torch.compiler.is_compiling():
+        return probabilities.gather(1, index).squeeze(1)
+    try:
+        return probabilities.gather(1, index).squeeze(1)
+    except (IndexError, RuntimeError) as error:
+        if "out of bounds" not in str(error):
+            raise
+        raise ValueError(
+            f"`labels` must be from 0 to {classes - 1} for a classifier of {classes} classes: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
