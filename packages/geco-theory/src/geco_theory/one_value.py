@@ -1,0 +1,84 @@
+r"""Where the one-value solution stops being stable, and where it stops being optimal.
+
+With centred data and one decoder value at the mean, [D9] reads: one value is optimal iff
+
+.. math:: \sup_y \ln \sum_i w_i e^{(x_i \cdot y - |y|^2/2) / T} \le 0 .
+
+For a fixed y the left side is convex in 1/T, zero at 1/T = 0 and falling there, so it has at most
+one more zero :math:`T(y)`, and the one-value solution ends at :math:`\sup_y T(y)`. The
+supremum is approached from below: ascend to the best y at the present T, move T to T(y), repeat.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+from geco_theory.certificate import ascend
+from geco_theory.standard_data import Array, StandardData
+
+_MAX_ROUNDS = 100
+
+
+@dataclass(frozen=True)
+class OneValueLimit:
+    """The highest temperature at which more than one decoder value is needed.
+
+    Args:
+        temperature: T, in standard units; never below the stability temperature.
+        birth: (r,) where the new value appears; the mean itself if it splits off continuously.
+        continuous: Whether the two temperatures coincide (a split without a jump).
+    """
+
+    temperature: float
+    birth: Array
+    continuous: bool
+
+
+def stability_temperature(data: StandardData) -> float:
+    """The top covariance eigenvalue [D2]: below it the one-value solution is unstable."""
+    return float(data.variances[0])
+
+
+def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
+    """The top transition of the global optimum, to about 1e-12 relative.
+
+    Args:
+        data: The data.
+        starts: (p, r) points to ascend from: the data, or a part of them.
+    """
+    limit = stability_temperature(data)
+    temperature = limit * (1.0 + 1e-9)
+    squares = np.einsum("ij,ij->i", data.rows, data.rows)
+    birth: Array = np.zeros(data.rows.shape[1])
+    count = len(starts)
+    for _ in range(_MAX_ROUNDS):
+        log_z = -squares / (2 * temperature)
+        maxima = ascend(data, log_z, temperature, starts, accuracy=1e-13)
+        best = maxima.points[0]
+        if maxima.log_supremum <= 1e-13 or best @ best < 1e-10 * temperature:
+            break
+        birth = best
+        higher = _zero_temperature(data, birth)
+        if higher <= temperature * (1.0 + 1e-14):
+            break
+        temperature = higher
+        starts = np.concatenate([starts[:count], maxima.points[:1]])
+    continuous = not bool(birth.any())
+    return OneValueLimit(limit if continuous else temperature, birth, continuous)
+
+
+def _zero_temperature(data: StandardData, point: Array) -> float:
+    """T(y): where ln sum_i w_i exp(u_i / T) crosses zero, u_i = x_i.y - |y|^2/2."""
+    u = data.rows @ point - point @ point / 2
+
+    def height(inverse: float) -> float:
+        return float(special.logsumexp(inverse * u, b=data.weights))
+
+    low = 1.0 / float(u.max() if u.max() > 0 else 1.0)
+    while height(low) > 0:
+        low /= 2
+    high = 2 * low
+    while height(high) < 0:
+        high *= 2
+    return 1.0 / float(optimize.brentq(height, low, high, xtol=1e-15 * low, rtol=1e-14))
