@@ -232,7 +232,7 @@ def test_digits_on_a_plane_converge() -> None:
         ({"temperature": 1.0, "multiplier": 1.0}, ValueError, "either `temperature`"),
         ({"temperature": 0.0}, ValueError, "`temperature` must be positive"),
         ({"temperature": 1.0, "tol": 0.0}, ValueError, "`tol` must be positive"),
-        ({"temperature": 1.0, "max_iter": 0}, ValueError, "`max_iter` must be at least 1"),
+        ({"temperature": 1.0, "max_iter": -1}, ValueError, "`max_iter` must be at least 0"),
         ({"temperature": 1.0, "error": "RE"}, TypeError, "`error` must be"),
         ({"temperature": 1.0, "start": "random"}, ValueError, "`start` must be 'principal'"),
         ({"temperature": 1.0, "start": np.zeros((3, 2))}, ValueError, "`start` must be finite"),

@@ -57,7 +57,7 @@ def solve_latent_grid(
             symmetry of the data would lead to a saddle. 0 for none.
         tol: the largest error of a decoder value at the solution, relative to the data's
             root-mean-square distance from their mean.
-        max_iter: the largest number of iterations, plain and Newton together.
+        max_iter: the largest number of iterations, plain and Newton together; 0 keeps the start.
         newton: whether to take Newton steps; without them, the plain iteration of the paper runs
             until the Newton step, still computed now and then, is below `tol`.
         keep_trajectory: whether to return the decoder values of every iteration.
@@ -86,7 +86,7 @@ def solve_latent_grid(
     heat = 0.0 if temperature is None else positive(temperature, "temperature")
     multiplier = None if multiplier is None else positive(multiplier, "multiplier")
     tolerance = positive(tol, "tol")
-    iterations = whole_number(max_iter, "max_iter", least=1)
+    iterations = whole_number(max_iter, "max_iter", least=0)
     kind = SquaredError() if error is None else error
     if not isinstance(kind, AbstractGridError):
         raise TypeError(
