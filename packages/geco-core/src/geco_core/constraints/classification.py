@@ -34,10 +34,11 @@ class ClassificationAccuracy(ToleranceConstraint):
             Nothing above what the classifier reaches on the data itself can be asked for.
         classifier: :math:`c`. Of a module a frozen copy in evaluation mode is kept (dropout
             off, batch normalisation with its running statistics, no gradients); the module that
-            was passed is not changed. Images are converted to the dtype of its parameters. Any
-            other callable is used as it is. It takes reconstructions :math:`(B, *)` and returns
-            :math:`(B, K)` for :math:`K \ge 2` classes, or :math:`(B, K, *)` for a class at each
-            location, which are averaged.
+            was passed is not changed. Images are converted to the dtype of its parameters. A
+            method of a module is treated alike. Any other callable is used as it is; freezing
+            what it calls is up to the caller. It takes reconstructions :math:`(B, *)` and
+            returns :math:`(B, K)` for :math:`K \ge 2` classes, or :math:`(B, K, *)` for a class
+            at each location, which are averaged.
         outputs: What the classifier returns: "logits", before a softmax over the classes, or
             "probabilities".
 

@@ -127,7 +127,6 @@ class PatchCrossCorrelation(ToleranceConstraint):
         check_images(x, reconstruction)
         size, stride = check_patches(x, self.patch_size, self.stride)
         dtype = accumulation_dtype(x, reconstruction)
-        batch_size = x.shape[0]
         observed = element_weights(x, mask, None, dtype)
         a, b = x.to(dtype), reconstruction.to(dtype)
         if self.per_channel:
@@ -158,7 +157,7 @@ class PatchCrossCorrelation(ToleranceConstraint):
         correlation = (covariance + (flat_a * flat_b).sqrt()) * inverse_a * inverse_b
         missing = 1 - correlation.clamp(-1, 1)  # rounding only
         if self.per_channel:
-            missing = missing.reshape(batch_size, -1, *missing.shape[1:])
+            missing = missing.reshape(*x.shape[:2], *missing.shape[1:])
             if fraction is not None:
                 fraction = fraction.reshape(missing.shape)
         return mean_per_example(missing, fraction) - self.scale

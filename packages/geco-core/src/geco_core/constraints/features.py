@@ -95,10 +95,11 @@ class FeatureReconstructionError(ToleranceConstraint):
             features.
         features: :math:`f`. Of a module a frozen copy in evaluation mode is kept (dropout off,
             batch normalisation with its running statistics, no gradients); the module that was
-            passed is not changed. Images are converted to the dtype of its parameters. Any
-            other callable is used as it is; freezing what it calls is up to the caller. It
-            takes images :math:`(B, *)` and returns floating-point tensors :math:`(B, *)`, one or
-            several in a tuple, list or mapping. `LocalMoments` needs no network.
+            passed is not changed. Images are converted to the dtype of its parameters. A
+            method of a module is treated alike. Any other callable is used as it is; freezing
+            what it calls is up to the caller. It takes images :math:`(B, *)` and returns
+            floating-point tensors :math:`(B, *)`, one or several in a tuple, list or mapping.
+            `LocalMoments` needs no network.
 
     Raises:
         TypeError: If `kappa` is no number or `features` cannot be called.
@@ -157,7 +158,7 @@ class FeatureReconstructionError(ToleranceConstraint):
         if element_weights(x, mask, None, torch.float32) is not None:
             x = torch.where(mask, x, reconstruction.detach().to(x.dtype))  # type: ignore[arg-type]
         with torch.no_grad():
-            targets = self._features_of(x)
+            targets = self._features_of(x.detach())
         outputs = self._features_of(reconstruction)
         check_differentiable(reconstruction, outputs, "features")
         if [t.shape for t in targets] != [o.shape for o in outputs]:

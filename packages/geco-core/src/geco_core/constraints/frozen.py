@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_differentiable", "frozen", "in_its_dtype", "outputs_of"]
+__all__ = ["FrozenMethod", "check_differentiable", "frozen", "in_its_dtype", "outputs_of"]
 
 
-def frozen(function: object, name: str) -> Callable[..., Any]:
+def frozen(function: Any, name: str) -> Callable[..., Any]:
     """A frozen copy of a module: evaluation mode, no parameter that needs a gradient.
 
-    The module itself stays as it is, and what happens to it later has no effect on the copy.
-    Any other callable is returned unchanged.
+    The module itself stays as it is, and what happens to it later has no effect on the copy. A
+    method of a module becomes that method of a frozen copy. Any other callable is returned
+    unchanged.
 
     Args:
-        function: A module or any other callable.
+        function: A module, a method of one, or any other callable.
         name: The parameter's name, for the errors.
 
     Raises:
@@ -29,13 +30,36 @@ def frozen(function: object, name: str) -> Callable[..., Any]:
             f"`{name}` must be a torch.nn.Module or another callable (images) -> tensors, got "
             f"{function!r}"
         )
-    if not isinstance(function, nn.Module):
-        return function
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return FrozenMethod(_copied(owner, name), function.__name__)
+    return _copied(function, name) if isinstance(function, nn.Module) else function
+
+
+class FrozenMethod(nn.Module):
+    """Calls a method of a module, as a module of its own.
+
+    Args:
+        module: The module.
+        method: The name of its method.
+    """
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        super().__init__()
+        self.module = module
+        self.method = method
+
+    def forward(self, images: Tensor) -> Any:
+        """Calls the method."""
+        return getattr(self.module, self.method)(images)
+
+
+def _copied(module: nn.Module, name: str) -> nn.Module:
     try:
-        duplicate = copy.deepcopy(function)
+        duplicate = copy.deepcopy(module)
     except Exception as error:
         raise RuntimeError(
-            f"`{name}` is kept as a frozen copy, but this {type(function).__name__} cannot be "
+            f"`{name}` is kept as a frozen copy, but this {type(module).__name__} cannot be "
             f"copied; freeze it yourself and pass a function that calls it"
         ) from error
     return duplicate.eval().requires_grad_(False)

@@ -32,7 +32,7 @@ def patch_shape(value: int | Sequence[int], name: str) -> tuple[int, ...]:
         TypeError: If `value` holds anything but integers.
         ValueError: If an integer is not positive, or there is none.
     """
-    sizes = (value,) if isinstance(value, int) else tuple(value)
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,)
     if any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
         raise TypeError(f"`{name}` must be a positive integer or one per axis, got {value!r}")
     if not sizes or min(sizes) < 1:
