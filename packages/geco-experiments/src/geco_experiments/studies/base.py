@@ -100,6 +100,13 @@ class Study(ABC):
         """The runs that the study reads; none for a study of theory alone."""
         return []
 
+    def follow_up(self, runs: Runs, profile: Profile) -> list[RunConfig]:
+        """Runs whose configuration depends on finished ones, such as GECO at an ELBO's error.
+
+        Asked again after each stage, with all finished runs, until it adds nothing new.
+        """
+        return []
+
     @abstractmethod
     def measure(
         self, runs: Runs, profile: Profile, *, data_home: Path | None = None

@@ -17,17 +17,17 @@ __all__ = ["COLORS", "LABELS", "MARKERS", "new_figure", "place_legend", "save_fi
 COLORS = {
     "geco": "#0072B2",
     "elbo": "#009E73",
-    "annealed": "#E69F00",
+    "annealed-elbo": "#E69F00",
     "bound": "#555555",
     "linear": "#CC79A7",
     "kappa": "#D55E00",
     "data": "#56B4E9",
 }
-MARKERS = {"geco": "o", "elbo": "s", "annealed": "^"}
+MARKERS = {"geco": "o", "elbo": "s", "annealed-elbo": "^"}
 LABELS = {
     "geco": "GECO",
     "elbo": "ELBO",
-    "annealed": "hand-annealed β",
+    "annealed-elbo": "hand-annealed β",
     "bound": "no model below: F* of the data [derived, D9]",
     "linear": "best linear VAE [derived, D7]",
 }

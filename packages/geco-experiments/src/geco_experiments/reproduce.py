@@ -1,0 +1,172 @@
+"""`geco reproduce`: make the runs of every study, measure and draw them, write the page.
+
+The runs of all studies are made first, each once even if several studies read it; a study whose
+next runs depend on finished ones is asked again until it adds nothing new. A finished run is
+never made again, so an interrupted reproduction goes on where it stopped.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from geco_experiments.config import RunConfig
+from geco_experiments.errors import DataError, RunError, SchemaError
+from geco_experiments.findings import Claim
+from geco_experiments.report import ReportError, build_report
+from geco_experiments.results import write_dataset
+from geco_experiments.studies import STUDIES
+from geco_experiments.studies.base import Profile, Runs, Study, finish_study
+from geco_experiments.sweeps import sweep
+
+__all__ = ["main", "report_main", "reproduce"]
+
+EXPECTED = {
+    "smoke": "about 5 minutes on 2 cores",
+    "laptop": "about 90 minutes on 2 cores",
+    "paper": "many hours on one GPU, resumable at any moment",
+}
+
+
+def reproduce(
+    studies: Sequence[Study],
+    profile: Profile,
+    out: Path,
+    *,
+    data_home: Path | None = None,
+    executor: str = "local",
+    workers: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Make everything that the given studies need and write the page.
+
+    Args:
+        studies: which studies.
+        profile: how large their runs are.
+        out: the results folder; `runs/`, `studies/` and `index.html` are made in it.
+        data_home: where the datasets lie (None: `GECO_DATA_HOME`).
+        executor: `serial`, `local` (a pool of processes) or `dask`.
+        workers: processes of the pool (None: one for each core).
+        say: told one line at a time what goes on.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RuntimeError: a run failed; the rest were still made, and the message names the logs.
+    """
+    folder = out / "runs"
+    wanted = {study.name: list(study.configs(profile)) for study in studies}
+    made: set[str] = set()
+    while new := _unmade(wanted, made):
+        say(f"{len(new)} runs to make or find in {folder}")
+        outcome = sweep(new, folder, executor=executor, workers=workers, data_home=data_home)
+        if outcome.failed:
+            msg = f"{len(outcome.failed)} of {len(new)} runs failed; the rest are kept.\n{outcome}"
+            raise RuntimeError(msg)
+        made |= {config.name for config in new}
+        for study in studies:
+            configs = wanted[study.name]
+            known = {config.name for config in configs}
+            further = study.follow_up(Runs(folder, configs), profile)
+            configs += [config for config in further if config.name not in known]
+    for study in studies:
+        start = time.monotonic()
+        finish_study(
+            study,
+            Runs(folder, wanted[study.name]),
+            profile,
+            out / "studies" / study.name,
+            data_home=data_home,
+            save=write_dataset,
+        )
+        say(f"{study.name}: measured and drawn in {time.monotonic() - start:.0f} s")
+    return build_report(out)
+
+
+def _unmade(wanted: dict[str, list[RunConfig]], made: set[str]) -> list[RunConfig]:
+    """The configurations not made yet, each once, in the order of the studies."""
+    new = {config.name: config for configs in wanted.values() for config in configs}
+    return [config for name, config in new.items() if name not in made]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `geco reproduce`."""
+    parser = argparse.ArgumentParser(
+        prog="geco reproduce", description="Make every figure and table, and one page of them."
+    )
+    parser.add_argument("--profile", choices=sorted(EXPECTED), default="smoke")
+    parser.add_argument(
+        "--study",
+        action="append",
+        choices=[study.name for study in STUDIES],
+        metavar="NAME",
+        help=f"only this study (may be repeated): {', '.join(s.name for s in STUDIES)}",
+    )
+    parser.add_argument("--dataset", help="use this dataset where a study has the choice")
+    parser.add_argument("--out", type=Path, help="results folder (default: results/PROFILE)")
+    parser.add_argument("--data-home", type=Path, help="datasets (default: GECO_DATA_HOME)")
+    parser.add_argument("--executor", choices=["serial", "local", "dask"], default="local")
+    parser.add_argument("--workers", type=int, help="processes of the pool (default: cores)")
+    parser.add_argument("--device", default="cpu", help="torch device of the runs")
+    options = parser.parse_args(argv)
+    out = options.out or Path("results") / options.profile
+    chosen = [s for s in STUDIES if options.study is None or s.name in options.study]
+    profile = Profile(options.profile, dataset=options.dataset, device=options.device)
+    start = time.monotonic()
+    _say(f"profile {profile.name}: {EXPECTED[profile.name]}; {len(chosen)} studies")
+    try:
+        page = reproduce(
+            chosen,
+            profile,
+            out,
+            data_home=options.data_home,
+            executor=options.executor,
+            workers=options.workers,
+            say=_say,
+        )
+    except (DataError, ReportError, SchemaError, ValueError) as error:
+        _say(str(error))
+        return 2
+    except (RunError, RuntimeError) as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        return 130
+    for claim in _claims(out, chosen):
+        _say(f"  {claim.verdict:>18}: {claim.claim} ({claim.measured})")
+    _say(f"done in {(time.monotonic() - start) / 60:.1f} minutes; open {page.resolve()}")
+    return 0
+
+
+def report_main(argv: Sequence[str] | None = None) -> int:
+    """The command `geco report DIR`."""
+    parser = argparse.ArgumentParser(
+        prog="geco report", description="Write index.html from the studies and runs of a folder."
+    )
+    parser.add_argument("folder", type=Path, help="a folder that reproduce or run wrote to")
+    options = parser.parse_args(argv)
+    try:
+        page = build_report(options.folder)
+    except ReportError as error:
+        _say(str(error))
+        return 2
+    _say(f"open {page.resolve()}")
+    return 0
+
+
+def _claims(out: Path, studies: Sequence[Study]) -> list[Claim]:
+    return [
+        claim
+        for study in studies
+        for claim in study.claims(xr.load_dataset(out / "studies" / study.name / "data.nc"))
+    ]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
