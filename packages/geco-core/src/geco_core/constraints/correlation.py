@@ -152,8 +152,8 @@ class PatchCrossCorrelation(ToleranceConstraint):
         second_a, second_b = patch_mean(a.square()), patch_mean(b.square())
         covariance = patch_mean(a * b) - mean_a * mean_b
         flat_a, flat_b = self._flat_variance(second_a), self._flat_variance(second_b)
-        inverse_a = ((second_a - mean_a.square()).clamp_min(0) + flat_a).rsqrt()
-        inverse_b = ((second_b - mean_b.square()).clamp_min(0) + flat_b).rsqrt()
+        inverse_a = _positive(second_a - mean_a.square(), flat_a).rsqrt()
+        inverse_b = _positive(second_b - mean_b.square(), flat_b).rsqrt()
         correlation = (covariance + (flat_a * flat_b).sqrt()) * inverse_a * inverse_b
         missing = 1 - correlation.clamp(-1, 1)  # rounding only
         if self.per_channel:
@@ -168,6 +168,12 @@ class PatchCrossCorrelation(ToleranceConstraint):
     def extra_repr(self) -> str:
         """The tolerance, the constant of flat patches and the reduction."""
         return f"kappa={self.kappa:g}, eps={self.eps:g}, reduction={self.reduction!r}"
+
+
+def _positive(variance: Tensor, flat: Tensor) -> Tensor:
+    """The sum of both, away from 0 where rounding made a variance negative."""
+    # not variance.clamp(0): the covariance of equal patches has the same rounding, unclamped
+    return torch.maximum(variance + flat, flat / 2)
 
 
 def positive_eps(eps: object) -> float:
