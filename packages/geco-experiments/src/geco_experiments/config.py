@@ -242,7 +242,8 @@ class RunConfig:
             ValueError: for a field that this version does not know or a value out of range.
             TypeError: for a value of the wrong type.
         """
-        return _build(cls, values, "")
+        config: RunConfig = _build(cls, values, "")
+        return config
 
     @classmethod
     def from_json(cls, text: str) -> "RunConfig":

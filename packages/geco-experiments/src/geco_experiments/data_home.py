@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pooch
 
-from geco_experiments.errors import DataError
+from geco_experiments.errors import MissingDataError
 
-__all__ = ["ENVIRONMENT", "DataHome"]
+__all__ = ["ENVIRONMENT", "DataHome", "MissingDataError", "find_data_home"]
 
 ENVIRONMENT = "GECO_DATA_HOME"
 
@@ -61,12 +61,12 @@ class DataHome:
         """One path for each group of alternative names in `wanted`.
 
         Raises:
-            DataError: names the files that are missing, the folders, and what to do.
+            MissingDataError: names the files that are missing, the folders, and what to do.
         """
         found = [self.find(candidates) for candidates in wanted]
         missing = [group[0] for group, path in zip(wanted, found, strict=True) if path is None]
         if missing:
-            raise DataError(self.missing(dataset, missing, remedy))
+            raise MissingDataError(self.missing(dataset, missing, remedy))
         return [path for path in found if path is not None]
 
     def missing(self, dataset: str, files: Sequence[str], remedy: str) -> str:
@@ -78,3 +78,8 @@ class DataHome:
             if not self.named.is_dir():
                 where += f" ({self.named} is no folder)"
         return f"{dataset}: no {', '.join(files)} (plain or compressed) in {where}; {remedy}"
+
+
+def find_data_home(path: str | os.PathLike[str] | None = None) -> Path | None:
+    """The folder named by `path` or by the environment, or None; it need not exist."""
+    return DataHome.resolve(path).named

@@ -3,7 +3,7 @@
 Every error here ends a command with exit code 2 and its one message, never a traceback.
 """
 
-__all__ = ["DataError", "GecoError", "RunError", "SchemaError"]
+__all__ = ["DataError", "GecoError", "MissingDataError", "RunError", "SchemaError"]
 
 
 class GecoError(Exception):
@@ -12,6 +12,10 @@ class GecoError(Exception):
 
 class DataError(GecoError):
     """A dataset is missing, damaged or not what its name promises."""
+
+
+class MissingDataError(DataError):
+    """A dataset's files are not on this machine."""
 
 
 class RunError(GecoError):

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (batch, C, H, W), float32 in [0, 1]; the model reconstructs these.
-        context: (batch, \\*context_shape), or None for unconditional data.
+        context: (batch, *context_shape), or None for unconditional data.
         labels: (batch,) int64, or None where the dataset has none.
     """
 
@@ -44,12 +44,20 @@ class ViewBatch(NamedTuple):
 class View(Protocol):
     """How stored images become model inputs."""
 
-    draws: int
-    """Random numbers that the view needs per image."""
-    fixed: bool
-    """Whether the draws belong to the image (one fixed row each) instead of to the step."""
-    note: str
-    """What it does, recorded with each run."""
+    @property
+    def draws(self) -> int:
+        """Random numbers that the view needs per image."""
+        ...
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the draws belong to the image (one fixed row each) instead of to the step."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """What it does, recorded with each run."""
+        ...
 
     def shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape (C, H, W) of the images that the model reconstructs."""

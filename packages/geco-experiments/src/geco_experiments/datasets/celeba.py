@@ -1,5 +1,6 @@
 """CelebA from a user's own folder: aligned pictures, the official partition."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +45,10 @@ def load(home: DataHome, size: int = 64) -> ImageData:
         if not names[part]:
             raise DataError(f"{partition} lists no pictures of part {part}: replace it")
         paths = names[part]
+        name = f"celeba-{size}-{part}-{len(paths)}"
         array = cached(
-            home.cache, f"celeba-{size}-{part}-{len(paths)}", [partition, folder],
-            lambda paths=paths: _read(paths, size),
-        )  # fmt: skip
+            home.cache, name, [partition, folder], functools.partial(_read, paths, size)
+        )
         splits.append(Split(torch.from_numpy(array)))
     return ImageData(
         name="celeba",

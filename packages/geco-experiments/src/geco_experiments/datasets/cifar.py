@@ -57,10 +57,8 @@ def load(home: DataHome) -> ImageData:
             records.append(np.concatenate([labels[:, None], images.reshape(len(images), -1)], 1))
         return np.concatenate(records)
 
-    if paths[0].suffix == ".bin":
-        table = make()
-    else:
-        table = cached(home.cache, "cifar-10", paths, make)
+    plain = paths[0].suffix == ".bin"
+    table = make() if plain else cached(home.cache, "cifar-10", paths, make)
     images = torch.from_numpy(table[:, 1:].copy()).reshape(-1, 3, 32, 32)
     labels = torch.from_numpy(table[:, 0].astype(np.int64))
     return ImageData(

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +16,13 @@ from numpy.typing import NDArray
 from geco_experiments.atomic import write_atomic
 from geco_experiments.errors import DataError
 
-__all__ = ["COMPRESSIONS", "cached", "read_bytes", "read_cifar", "read_idx", "read_tar_members",
+__all__ = [
+    "COMPRESSIONS",
+    "cached",
+    "read_bytes",
+    "read_cifar",
+    "read_idx",
+    "read_tar_members",
     "variants",
 ]
 
@@ -129,6 +134,6 @@ def cached(folder: Path, name: str, sources: list[Path], make: Callable[[], Arra
     buffer = io.BytesIO()
     np.save(buffer, array)
     with contextlib.suppress(OSError):
-        os.makedirs(path.parent, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, buffer.getbuffer())
     return array

@@ -1,0 +1,96 @@
+"""Progress of long work behind one small interface; the library itself never prints."""
+
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from tqdm.auto import tqdm
+
+__all__ = ["Meter", "NoMeter", "TqdmMeter"]
+
+
+class Meter(Protocol):
+    """Something that is told how far a run has come."""
+
+    interval: float
+    """Seconds between two reports; reading values waits for the device, so not every step."""
+
+    def start(self, name: str, total: int, done: int) -> None:
+        """A run of `total` steps begins, `done` of them already made."""
+        ...
+
+    def report(self, done: int, values: dict[str, float]) -> None:
+        """So many steps are done; the last step's numbers."""
+        ...
+
+    def phase(self, text: str) -> None:
+        """What happens after the steps, in words."""
+        ...
+
+    def close(self) -> None:
+        """The run is over."""
+        ...
+
+
+class NoMeter:
+    """Says nothing."""
+
+    interval = float("inf")
+
+    def start(self, name: str, total: int, done: int) -> None:
+        """Say nothing."""
+
+    def report(self, done: int, values: dict[str, float]) -> None:
+        """Say nothing."""
+
+    def phase(self, text: str) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Say nothing."""
+
+
+class TqdmMeter:
+    """A tqdm bar with RE/kappa, KL, beta and lambda.
+
+    Args:
+        interval: Seconds between two updates.
+        options: Passed on to tqdm (`file`, `position`, `disable`, ...).
+    """
+
+    def __init__(self, interval: float = 0.5, **options: Any) -> None:
+        self.interval = interval
+        self._options = options
+        self._bar: tqdm[Any] | None = None
+
+    def start(self, name: str, total: int, done: int) -> None:
+        """Draw the bar."""
+        self._bar = tqdm(total=total, initial=done, desc=name, unit="step", **self._options)
+
+    def report(self, done: int, values: dict[str, float]) -> None:
+        """Move the bar and show the numbers."""
+        if self._bar is not None:
+            shown = {name: f"{value:.3g}" for name, value in values.items()}
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(done - self._bar.n)
+
+    def phase(self, text: str) -> None:
+        """Show what happens now in place of the numbers."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
