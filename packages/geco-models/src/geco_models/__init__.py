@@ -3,7 +3,16 @@
 from geco_models.checkpoint import load
 from geco_models.gaussian import DiagonalGaussian
 from geco_models.output import ModelOutput
+from geco_models.vae import MLPVAE, ConvVAE, LinearVAE
 
-__all__ = ["DiagonalGaussian", "ModelOutput", "__version__", "load"]
+__all__ = [
+    "MLPVAE",
+    "ConvVAE",
+    "DiagonalGaussian",
+    "LinearVAE",
+    "ModelOutput",
+    "__version__",
+    "load",
+]
 
 __version__ = "0.1.0"

@@ -253,6 +253,17 @@ class AbstractVAE(nn.Module, ABC):
         """A parameter, whose device and type new tensors take."""
         return next(self.parameters())
 
+    def like_weights(self, x: Tensor) -> Tensor:
+        """The tensor in the weights' type: latents are float32 at least, weights may be half.
+
+        Args:
+            x: Any floating-point tensor.
+
+        Returns:
+            The same values in the weights' type.
+        """
+        return x.to(self.reference().dtype)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes class name, configuration and weights to one file, whole or not at all.
 
