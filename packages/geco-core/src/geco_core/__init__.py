@@ -1,7 +1,15 @@
 """Reconstruction constraints and the GECO multiplier optimizer for training VAEs in PyTorch."""
 
 from geco_core.baselines import ELBO, AnnealedELBO
-from geco_core.constraints import ReconstructionError
+from geco_core.best import BestFeasible, Candidate
+from geco_core.constraints import (
+    ClassificationAccuracy,
+    FeatureReconstructionError,
+    LocalMoments,
+    PatchCrossCorrelation,
+    ReconstructionError,
+    ToleranceConstraint,
+)
 from geco_core.info import Info
 from geco_core.objectives import GECO
 from geco_core.updates import MultiplierUpdate, PaperUpdate, RobustUpdate
@@ -11,13 +19,20 @@ __all__ = [
     "ELBO",
     "GECO",
     "AnnealedELBO",
+    "BestFeasible",
     "CallableConstraint",
+    "Candidate",
+    "ClassificationAccuracy",
     "Constraint",
+    "FeatureReconstructionError",
     "Info",
+    "LocalMoments",
     "MultiplierUpdate",
     "PaperUpdate",
+    "PatchCrossCorrelation",
     "ReconstructionError",
     "RobustUpdate",
+    "ToleranceConstraint",
     "__version__",
 ]
 
