@@ -1,12 +1,16 @@
 """VAE, VAE with RealNVP flows, and ConvDraw in PyTorch, behind one model output."""
 
 from geco_models.checkpoint import load
+from geco_models.conv_draw import ConvDraw
+from geco_models.conv_lstm import ConvLSTMCell
 from geco_models.gaussian import DiagonalGaussian
 from geco_models.output import ModelOutput
 from geco_models.vae import MLPVAE, ConvVAE, LinearVAE
 
 __all__ = [
     "MLPVAE",
+    "ConvDraw",
+    "ConvLSTMCell",
     "ConvVAE",
     "DiagonalGaussian",
     "LinearVAE",

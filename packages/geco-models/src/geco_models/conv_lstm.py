@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 __all__ = ["ConvLSTMCell"]
 
@@ -81,7 +81,7 @@ class ConvLSTMCell(nn.Module):
             The part of the gates, :math:`(B, 4 H, H, W)`.
         """
         weight = self.weight[:, first : first + planes.shape[1]]
-        return F.conv2d(planes, weight, padding=self.kernel // 2)
+        return functional.conv2d(planes, weight, padding=self.kernel // 2)
 
     def gates(self, planes: Sequence[Tensor]) -> Tensor:
         r"""The gates before their nonlinearities: :math:`W * [x_t, h_{t-1}] + b`.
@@ -97,7 +97,7 @@ class ConvLSTMCell(nn.Module):
         batch = max(plane.shape[0] for plane in planes)
         if all(plane.shape[0] == batch for plane in planes):
             joined = torch.cat(tuple(planes), dim=1) if len(planes) > 1 else planes[0]
-            return F.conv2d(joined, self.weight, self.bias, padding=self.kernel // 2)
+            return functional.conv2d(joined, self.weight, self.bias, padding=self.kernel // 2)
 
         total = self.bias.view(1, -1, 1, 1)
         first = 0
