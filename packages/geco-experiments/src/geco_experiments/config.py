@@ -15,7 +15,9 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 __all__ = [
     "DatasetConfig",
@@ -65,7 +67,7 @@ def _check_types(config: Any) -> None:
 class DatasetConfig:
     """Which images, how many of them, and in which form."""
 
-    name: DatasetName = "digits"
+    name: Annotated[DatasetName, arg(aliases=["--dataset"])] = "digits"
     """The dataset; `geco data check` lists what is on this machine."""
     train_limit: int | None = None
     """Use only the first so many training images (None: all)."""
@@ -85,9 +87,9 @@ class DatasetConfig:
 class ModelConfig:
     """Which model and how large; a field that a model does not use is ignored by it."""
 
-    name: ModelName = "conv-vae"
+    name: Annotated[ModelName, arg(aliases=["--model"])] = "conv-vae"
     """The model family."""
-    latents: int = 32
+    latents: Annotated[int, arg(aliases=["--latents"])] = 32
     """Latent dimensions of the VAEs; conv-draw: latent channels per step."""
     width: int = 32
     """conv-vae, nvp-vae: base width; conv-draw: hidden channels."""
@@ -111,11 +113,11 @@ class ModelConfig:
 class ObjectiveConfig:
     """What training minimises: GECO under a constraint, or one of the two baselines."""
 
-    name: ObjectiveName = "geco"
+    name: Annotated[ObjectiveName, arg(aliases=["--objective"])] = "geco"
     """geco: the KL under a constraint; elbo: fixed beta; annealed-elbo: GQN's schedule."""
-    constraint: ConstraintName = "re"
+    constraint: Annotated[ConstraintName, arg(aliases=["--constraint"])] = "re"
     """geco: the reconstruction constraint (paper.md section 2)."""
-    kappa: float = 0.1
+    kappa: Annotated[float, arg(aliases=["--kappa"])] = 0.1
     """geco: the tolerance; for re the RMS error per element, in the data's units (0 to 1)."""
     update: Literal["robust", "paper"] = "robust"
     """geco: the multiplier's update; `paper` is Algorithm 1 exactly as printed."""
@@ -123,7 +125,7 @@ class ObjectiveConfig:
     """geco: rate of the multiplier's ascent (None: the update's own default)."""
     decay: float | None = None
     """geco: decay alpha of the constraint's moving average (None: the update's own default)."""
-    beta: float = 1.0
+    beta: Annotated[float, arg(aliases=["--beta"])] = 1.0
     """elbo: weight of the KL when the negative log-likelihood has weight 1."""
     sigma: float = 1.0
     """elbo: standard deviation of the Gaussian decoder, in the data's units."""
@@ -150,11 +152,11 @@ class ObjectiveConfig:
 class TrainingConfig:
     """The loop: Adam with a rate that is constant at first and then falls as a half cosine."""
 
-    steps: int = 4000
+    steps: Annotated[int, arg(aliases=["--steps"])] = 4000
     """Optimizer steps."""
-    batch_size: int = 128
+    batch_size: Annotated[int, arg(aliases=["--batch-size"])] = 128
     """Images per step, over all processes together."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, arg(aliases=["--learning-rate"])] = 1e-3
     """Adam's rate during the constant part."""
     constant_share: float = 0.5
     """Share of the steps with the constant rate; the rest is the cosine."""
@@ -189,7 +191,7 @@ class TrainingConfig:
 class ExecutionConfig:
     """How a run is carried out. Recorded, but no part of its name."""
 
-    device: str = "auto"
+    device: Annotated[str, arg(aliases=["--device"])] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`; auto takes an accelerator where there is one."""
     compile: bool = False
     """Compile the model's forward pass with torch.compile."""
