@@ -10,6 +10,7 @@ from sklearn.utils import check_array
 from geco_theory.linear_vae import LinearVAEOptimum, linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.rate_distortion import rate_distortion_curve
+from geco_theory.spectrum import covariance_eigenvalues
 
 __all__ = ["advise"]
 
@@ -56,7 +57,7 @@ def advise(
     """
     data = np.asarray(check_array(X, dtype=np.float64, ensure_min_samples=2, input_name="X"))
     features = data.shape[1]
-    spectrum = _spectrum(data)
+    spectrum = covariance_eigenvalues(data)
     total = float(spectrum.sum())
     if analysis is not None and getattr(analysis, "n_features_in_", features) != features:
         raise ValueError(
@@ -74,7 +75,9 @@ def advise(
     else:
         path = analysis.path_
     curve = rate_distortion_curve(path, asked, n_features=features)
-    critical = np.sort(np.asarray(analysis.critical_temperatures_, dtype=np.float64))
+    # an analysis that was interrupted has a path but no critical temperatures yet
+    found = getattr(analysis, "critical_temperatures_", ())
+    critical = np.sort(np.asarray(found, dtype=np.float64))
     heat = curve["temperature"].values
     exact = np.isfinite(curve["rate"].values)
     smallest = np.where(exact, curve["rate"].values, curve["rate_lower"].values)
@@ -126,14 +129,6 @@ def _extended(path: xr.Dataset, data: Array, coldest: LinearVAEOptimum) -> xr.Da
     steps = max(2, math.ceil(math.log(stop / start) / COLD_STEP))
     colder = np.geomspace(start, stop, steps, endpoint=False)
     return xr.concat([PhaseTransitions(temperatures=colder).fit(data).path_, path], "temperature")
-
-
-def _spectrum(data: Array) -> Array:
-    """The eigenvalues of the covariance (1/n), through the smaller of its two Gram matrices."""
-    centred = data - data.mean(axis=0)
-    size = float(np.abs(centred).max()) or 1.0
-    values = np.linalg.svd(centred / size, compute_uv=False)
-    return np.asarray((values * size) ** 2 / data.shape[0])
 
 
 def _clusters(path: xr.Dataset, temperatures: Array) -> NDArray[np.int64]:
