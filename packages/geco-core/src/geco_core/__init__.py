@@ -12,7 +12,8 @@ from geco_core.constraints import (
 )
 from geco_core.info import Info
 from geco_core.objectives import GECO
-from geco_core.updates import MultiplierUpdate, PaperUpdate, RobustUpdate
+from geco_core.robust import RobustUpdate
+from geco_core.updates import MultiplierUpdate, PaperUpdate
 from geco_core.violation import CallableConstraint, Constraint
 
 __all__ = [

@@ -26,21 +26,21 @@ class Info:
     """The value that was returned to be minimised."""
     kl: Tensor
     """The mean of the KL over the batch, in nats."""
-    constraint: Named | None
+    constraint: Named | None = None
     """The mean violation of the batch, in the constraint's own units."""
-    moving_average: Named | None
+    moving_average: Named | None = None
     """The moving average of the violation, in the constraint's own units."""
-    multiplier: Named | None
-    r"""The multiplier :math:`\\lambda` of :math:`KL + \\lambda C`."""
-    relative_multiplier: Named | None
-    r"""The multiplier of the relative violation, :math:`\\lambda` times the scale."""
-    beta: Named | None
+    multiplier: Named | None = None
+    r"""The multiplier :math:`\lambda` of :math:`KL + \lambda C`."""
+    relative_multiplier: Named | None = None
+    r"""The multiplier of the relative violation, :math:`\lambda` times the scale."""
+    beta: Named | None = None
     """The weight of the KL in the equivalent beta-VAE."""
-    feasible: Named | None
+    feasible: Named | None = None
     """Whether the moving average is at most 0."""
-    saturated: Named | None
+    saturated: Named | None = None
     """Whether the multiplier is at its upper bound while the constraint is still violated."""
-    skipped: Named | None
+    skipped: Named | None = None
     """How many ascents were skipped because a violation was not finite."""
 
     def __getitem__(self, field: str) -> Any:

@@ -1,96 +1,90 @@
-"""The multipliers' table: its memory on the device, its ascent, its checkpoint."""
+"""The multipliers' memory: a small table on the device, its ascent, what can be read from it."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geco_core.updates import MultiplierUpdate
+from geco_core.updates import COMMON_ROWS, MultiplierUpdate
 
 __all__ = ["Multipliers"]
+
+SKIPPED = COMMON_ROWS.index("skipped")
 
 
 class Multipliers(nn.Module):
     r"""Log-multipliers, moving averages and counts of :math:`L` constraints.
 
-    All of it is buffers, never parameters: no optimizer moves a multiplier.
+    All of it is one buffer and never a parameter: no optimizer moves a multiplier, and an ascent
+    costs the same few operations for one constraint and for many. Violations come in the units
+    of the rule, relative to their scale or not; the scales are only needed to read the table.
 
     Args:
         update: The rule.
-        scales: The unit of every violation.
+        constraints: The number :math:`L` of constraints.
     """
 
     table: Tensor
-    weights: Tensor
-    scales: Tensor
 
-    def __init__(self, update: MultiplierUpdate, scales: tuple[float, ...]) -> None:
+    def __init__(self, update: MultiplierUpdate, constraints: int) -> None:
         super().__init__()
         self.update = update
-        table = torch.zeros(len(update.rows), len(scales))
-        table[0] = update.initial_log_multiplier()
-        self.register_buffer("table", table)
-        self.register_buffer("scales", torch.tensor(scales), persistent=False)
-        self.register_buffer("weights", table.new_empty(0), persistent=False)
-        self.refresh()
+        self.register_buffer("table", update.table(constraints))
 
-    def refresh(self) -> None:
-        """Recomputes what follows from the table and the scales."""
-        weights = self.update.weights(self.table)
-        if self.update.relative:
-            weights = torch.cat([weights[:1], weights[1:] / self.scales])
-        # a new tensor: the old one may be saved for a backward that is still to come
-        self.weights = weights
-
-    def rescale(self, scales: tuple[float, ...]) -> None:
-        """Takes new units, for tolerances that follow a schedule."""
-        self.scales = torch.tensor(scales, dtype=self.table.dtype, device=self.table.device)
-        self.refresh()
-
-    def in_rule_units(self, violation: Tensor) -> Tensor:
-        """Violations in the units in which the rule and the moving averages are."""
-        return violation / self.scales if self.update.relative else violation
-
-    @torch.no_grad()
     def ascend(self, violation: Tensor) -> None:
-        """Moves every multiplier whose violation is finite, and counts the others.
+        r"""Moves every multiplier whose violation is finite, and counts the others.
 
         Args:
-            violation: The mean violation of every constraint in its own units, :math:`(L,)`.
+            violation: The detached mean violation of every constraint in the units of the rule,
+                :math:`(L,)`.
         """
-        violation = violation.detach().to(self.table.dtype)
-        finite = violation.isfinite()
-        usable = torch.where(finite, self.in_rule_units(violation), 0.0)
-        moved = self.update.advance(self.table, usable)
-        kept = self.table.clone()
-        kept[3] += 1
-        self.table.copy_(torch.where(finite, moved, kept))
-        self.refresh()
+        table = self.table
+        violation = violation.to(table.dtype)
+        moved = self.update.advance(table, violation)
+        kept = table.clone()
+        kept[SKIPPED] += 1.0
+        # in place: a compiled step and a CUDA graph want the same memory every time
+        table.copy_(torch.where(violation.isfinite(), moved, kept))
 
-    @property
-    def multiplier(self) -> Tensor:
+    def multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers :math:`\lambda` of the violations in their own units, :math:`(L,)`."""
         value = self.table[0].exp()
-        return value / self.scales if self.update.relative else value
+        return value / self._tensor(scales) if self.update.relative else value
 
-    @property
-    def relative_multiplier(self) -> Tensor:
+    def relative_multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers times the scales, :math:`(L,)`."""
         value = self.table[0].exp()
-        return value if self.update.relative else value * self.scales
+        return value if self.update.relative else value * self._tensor(scales)
 
-    @property
-    def moving_average(self) -> Tensor:
-        """The moving averages of the violations in their own units, :math:`(L,)`."""
-        value = torch.where(self.table[2] > 0, self.table[1], torch.nan)
-        return value * self.scales if self.update.relative else value
+    def moving_average(self, scales: Sequence[float]) -> Tensor:
+        """The moving averages of the violations in their own units, NaN before the first."""
+        average = torch.where(self.table[2] > 0, self.table[1], torch.nan)
+        return self.in_own_units(average, scales)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "Multipliers":
+    def in_own_units(self, violation: Tensor, scales: Sequence[float]) -> Tensor:
+        """Violations :math:`(L,)` of the rule's units in the constraints' own units."""
+        return violation * self._tensor(scales) if self.update.relative else violation
+
+    def saturated(self) -> Tensor:
+        """Which multipliers are at their upper bound while still violated, :math:`(L,)`."""
+        return self.update.saturated(self.table)
+
+    def skipped(self) -> Tensor:
+        """How many ascents were skipped because a violation was not finite, :math:`(L,)`."""
+        return self.table[SKIPPED].long()
+
+    def extra_repr(self) -> str:
+        """The rule and the number of constraints."""
+        return f"{self.update}, constraints={self.table.shape[1]}"
+
+    def _tensor(self, scales: Sequence[float]) -> Tensor:
+        return torch.tensor(scales, dtype=self.table.dtype, device=self.table.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         before = self.table
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.table.dtype in (torch.float16, torch.bfloat16):
-            # half precision would lose ascents smaller than one part in a thousand
+            # half precision would lose every ascent below one part in a thousand
             self.table = before.to(self.table.device)
-            self.scales = self.scales.to(before.dtype)
-            self.refresh()
         return self

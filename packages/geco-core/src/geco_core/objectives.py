@@ -9,8 +9,7 @@ is minimised by the user's optimizer over the model's parameters and maximised o
 :math:`\lambda \ge 0` by :meth:`GECO.step`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +17,14 @@ from torch import distributed as dist
 
 from geco_core.info import Info, Named
 from geco_core.multipliers import Multipliers
+from geco_core.naming import Constraints, named_constraints
 from geco_core.reduction import mean_over_examples
-from geco_core.updates import MultiplierUpdate, RobustUpdate
-from geco_core.violation import Constraint, as_constraint, at_least_float32, check_violation
+from geco_core.robust import RobustUpdate
+from geco_core.saturation import SaturationWatch
+from geco_core.updates import MultiplierUpdate
+from geco_core.violation import Constraint, at_least_float32, check_kl, check_violation
 
 __all__ = ["GECO"]
-
-#: The name in `objective.constraints` of a constraint that was given without one.
-BARE = "constraint"
-
-ConstraintLike = Constraint | Callable[..., Tensor]
-Constraints = ConstraintLike | Mapping[str, ConstraintLike] | Iterable[tuple[str, ConstraintLike]]
 
 
 class GECO(nn.Module):
@@ -46,9 +42,15 @@ class GECO(nn.Module):
         ValueError: If there is no constraint, or a name is unusable or given twice.
 
     Example:
+        >>> import torch
+        >>> from geco_core import GECO, ReconstructionError
+        >>> x, decoder = torch.rand(8, 3), torch.nn.Linear(2, 3)
+        >>> optimizer = torch.optim.Adam(decoder.parameters())
         >>> objective = GECO(ReconstructionError(kappa=0.1))
-        >>> loss = objective(kl, x, reconstruction)
-        >>> loss.backward(); optimizer.step(); optimizer.zero_grad()
+        >>> loss = objective(torch.rand(8), x, decoder(torch.rand(8, 2)))
+        >>> loss.backward()
+        >>> optimizer.step()
+        >>> optimizer.zero_grad()
         >>> objective.step()
     """
 
@@ -60,7 +62,7 @@ class GECO(nn.Module):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        self._bare, named = _named_constraints(constraints)
+        self._bare, named = named_constraints(constraints)
         update = RobustUpdate() if update is None else update
         if not isinstance(update, MultiplierUpdate):
             raise TypeError(
@@ -69,13 +71,13 @@ class GECO(nn.Module):
             )
         self.process_group = process_group
         self.constraints = nn.ModuleDict(named)
-        self._items: tuple[tuple[str, Constraint], ...] = tuple(named.items())
-        self._scales = tuple(c.scale for c in named.values())
-        self.multipliers = Multipliers(update, self._scales)
+        self.multipliers = Multipliers(update, len(named))
+        self._names = tuple(named)
         self._pending: list[Tensor] = []
         self._counts: list[int] = []
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
         self._shape: torch.Size | None = None
+        self._watch = SaturationWatch()
 
     def forward(self, kl: Tensor, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
         r"""The loss of a batch.
@@ -90,41 +92,46 @@ class GECO(nn.Module):
             A scalar to be minimised. In training mode it is remembered for :meth:`step`.
 
         Raises:
+            TypeError: If `kl` is not a floating-point tensor.
             ValueError: If a shape does not fit.
-            RuntimeError: In training mode, if the loss has no gradient.
+            RuntimeError: In training mode, if the loss or a constraint has no gradient.
         """
-        _check_kl(kl, x)
-        scales = tuple(c.scale for _, c in self._items)
-        if scales != self._scales:
-            self._scales = scales
-            self.multipliers.rescale(scales)
+        check_kl(kl, x)
+        training = self.training
+        update = self.multipliers.update
         kl_mean = at_least_float32(kl).mean()
-        means = torch.stack(
-            [
-                check_violation(c(x, reconstruction, **batch), kl, name).mean()
-                for name, c in self._items
-            ]
-        )
-        values = means
-        weights = self.multipliers.weights.to(kl_mean.dtype)
-        detached = means.detach()
-        if self.multipliers.update.straight_through:
-            average = self.multipliers.update.average(
-                self.multipliers.table, detached.to(self.multipliers.table.dtype)
-            )
-            values = means + (average - detached)
-        loss = weights[0] * kl_mean + torch.dot(weights[1:], values.to(weights.dtype))
-        if self.training:
-            if not loss.requires_grad:
+        values = []
+        for name, constraint in self._constraints().items():
+            violation = check_violation(constraint(x, reconstruction, **batch), kl, name)
+            if training and not violation.requires_grad:
                 raise RuntimeError(
-                    "in training mode the loss must depend on parameters, but neither `kl` nor "
-                    "the constraints require a gradient; use objective.eval() for evaluation"
+                    f"in training mode constraint {name!r} must depend on parameters, but its "
+                    f"value has no gradient: call objective.eval() to evaluate, or check that "
+                    f"`reconstruction` was not detached"
                 )
+            value = violation.mean()
+            values.append(value / constraint.scale if update.relative else value)
+        loss, detached = self._lagrangian(kl_mean, values)
+        if training:
             self._pending.append(detached)
             self._counts.append(kl.shape[0])
         self._last = (loss.detach(), kl_mean.detach(), detached)
         self._shape = x.shape
         return loss
+
+    def _lagrangian(self, kl: Tensor, values: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The loss, and the detached violations for the ascent, both in the rule's units."""
+        table, update = self.multipliers.table, self.multipliers.update
+        stacked = values[0].unsqueeze(0) if len(values) == 1 else torch.stack(values)
+        detached = stacked.detach()
+        if update.straight_through:
+            average = update.average(table, detached.to(table.dtype))
+            # the value of the average with the gradient of the batch
+            stacked = average.to(stacked.dtype) + (stacked - detached)
+        kl_weight, weights = update.weights(table)
+        if weights.dtype != stacked.dtype:
+            weights = weights.to(stacked.dtype)
+        return torch.dot(stacked, weights) + kl * kl_weight, detached
 
     def step(self) -> None:
         """The ascent of the multipliers: once per optimizer step, after it.
@@ -139,77 +146,122 @@ class GECO(nn.Module):
             return
         if not self._pending:
             raise RuntimeError(
-                "step() needs a loss computed in training mode since the last step(); call the "
+                "step() needs a loss computed in training mode since the last step(): call the "
                 "objective first"
             )
         violation = mean_over_examples(self._pending, self._counts, self.process_group)
         self._pending, self._counts = [], []
         self.multipliers.ascend(violation)
+        if not torch.compiler.is_compiling():
+            self._watch.tick(self.multipliers, self._constraints())
 
     @property
     def info(self) -> Info:
         """The state after the last call; see :class:`Info`."""
-        m = self.multipliers
+        m, scales = self.multipliers, self._scales()
         nan = m.table.new_full((), torch.nan)
-        loss, kl, constraint = self._last or (nan, nan, nan.expand(len(self._items)))
-        multiplier = m.multiplier
-        average = m.moving_average
-        beta = nan.expand(len(self._items))
+        loss, kl, constraint = self._last or (nan, nan, nan.expand(len(scales)))
+        multiplier, average = m.multiplier(scales), m.moving_average(scales)
+        beta = nan.expand(len(scales))
         if self._shape is not None:
             x = torch.empty(self._shape, device="meta")
             beta = torch.stack(
-                [c.equivalent_beta(multiplier[i], x) for i, (_, c) in enumerate(self._items)]
+                [
+                    c.equivalent_beta(multiplier[i], x)
+                    for i, c in enumerate(self._constraints().values())
+                ]
             )
         return Info(
-            loss=loss,
-            kl=kl,
-            constraint=self._named(constraint),
+            loss=loss.clone(),
+            kl=kl.clone(),
+            constraint=self._named(m.in_own_units(constraint, scales)),
             moving_average=self._named(average),
             multiplier=self._named(multiplier),
-            relative_multiplier=self._named(m.relative_multiplier),
+            relative_multiplier=self._named(m.relative_multiplier(scales)),
             beta=self._named(beta),
             feasible=self._named(average <= 0),
-            saturated=self._named(m.update.saturated(m.table)),
-            skipped=self._named(m.table[3].long()),
+            saturated=self._named(m.saturated()),
+            skipped=self._named(m.skipped()),
         )
+
+    def report(self) -> str:
+        r"""One line per constraint: what was asked for, what is reached, the multiplier.
+
+        Reads numbers from the device, so call it where you log and not at every step. Like
+        :meth:`step` from time to time, :meth:`eval` and `state_dict`, it warns once in the log
+        `geco_core.saturation` of a constraint that cannot be reached: its multiplier is at the
+        upper bound while it is still violated.
+        """
+        self._watch.look(self.multipliers, self._constraints())
+        scales = self._scales()
+        average = self.multipliers.moving_average(scales).tolist()
+        multiplier = self.multipliers.multiplier(scales).tolist()
+        saturated = self.multipliers.saturated().tolist()
+        skipped = self.multipliers.skipped().tolist()
+        lines = []
+        for i, (name, constraint) in enumerate(self._constraints().items()):
+            state = "saturated" if saturated[i] else "feasible" if average[i] <= 0 else "violated"
+            lines.append(
+                f"{name}: {state}, violation {average[i]:.4g} ({average[i] / scales[i]:+.2%} of "
+                f"its scale), multiplier {multiplier[i]:.4g}"
+                + (f", kappa {constraint.kappa:g}" if constraint.kappa is not None else "")
+                + (f", {skipped[i]} ascents skipped" if skipped[i] else "")
+            )
+        return "\n".join(lines)
+
+    def train(self, mode: bool = True) -> "GECO":
+        """Sets the mode; before an evaluation, looks for constraints that cannot be reached."""
+        if self.training and not mode:
+            self._watch.look(self.multipliers, self._constraints())
+        return super().train(mode)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a loaded table must agree with, for `state_dict`."""
+        self._watch.look(self.multipliers, self._constraints())
+        return self._agreement()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing more to do: it has been checked before anything was loaded."""
+        self._pending, self._counts, self._last = [], [], None
+        self._watch.forget()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # first of all modules: what does not fit must not be loaded by halves
+        saved = state_dict.get(f"{prefix}_extra_state")
+        if f"{prefix}_extra_state" in state_dict:
+            for key, value in self._agreement().items():
+                found = saved.get(key) if isinstance(saved, dict) else None
+                if found != value:
+                    raise ValueError(
+                        f"the state was saved with {key} {found!r}, this objective has "
+                        f"{value!r}; build the objective as it was when the state was saved"
+                    )
+        table = state_dict.get(f"{prefix}multipliers.table")
+        if table is not None and table.shape != self.multipliers.table.shape:
+            raise ValueError(
+                f"the saved multipliers have shape {tuple(table.shape)}, those of this objective "
+                f"{tuple(self.multipliers.table.shape)}; build the objective as it was when the "
+                f"state was saved"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _constraints(self) -> dict[str, Constraint]:
+        return cast("dict[str, Constraint]", dict(self.constraints.items()))
+
+    def _scales(self) -> list[float]:
+        # read anew each time: a tolerance may follow a schedule
+        return [constraint.scale for constraint in self._constraints().values()]
+
+    def _agreement(self) -> dict[str, Any]:
+        """What a saved state must have in common with this objective."""
+        update = self.multipliers.update
+        return {
+            "constraints": list(self._names),
+            "update": type(update).__name__,
+            "rows": list(update.rows),
+        }
 
     def _named(self, values: Tensor) -> Named:
         if self._bare:
             return values[0].clone()
-        return {name: values[i].clone() for i, (name, _) in enumerate(self._items)}
-
-
-def _named_constraints(constraints: Any) -> tuple[bool, dict[str, Constraint]]:
-    """Constraints by name, and whether a single one was given without a name."""
-    if isinstance(constraints, nn.ModuleDict):
-        constraints = dict(constraints.items())
-    if isinstance(constraints, Mapping):
-        pairs = list(constraints.items())
-    elif callable(constraints) or not isinstance(constraints, Iterable):
-        return True, {BARE: as_constraint(constraints)}
-    else:
-        pairs = list(constraints)
-    named: dict[str, Constraint] = {}
-    taken = nn.ModuleDict()
-    for name, constraint in pairs:
-        if name in named:
-            raise ValueError(f"`constraints` has the name {name!r} twice; give each its own")
-        if not isinstance(name, str) or not name or "." in name or hasattr(taken, name):
-            raise ValueError(
-                f"`constraints` must have names that are non-empty strings without dots and not "
-                f"those of dictionary methods, got {name!r}"
-            )
-        named[name] = as_constraint(constraint)
-    if not named:
-        raise ValueError("`constraints` is empty; give at least one constraint")
-    return False, named
-
-
-def _check_kl(kl: Tensor, x: Tensor) -> None:
-    if not isinstance(kl, Tensor):
-        raise TypeError(f"`kl` must be a tensor of shape (batch,), got {type(kl).__name__}")
-    if kl.dim() != 1 or x.dim() == 0 or kl.shape[0] != x.shape[0]:
-        raise ValueError(
-            f"`kl` must hold one value per example, shape ({x.shape[0] if x.dim() else 'batch'},)"
-            f", got {tuple(kl.shape)}; sum it over the latent dimensions only"
-        )
+        return {name: values[i].clone() for i, name in enumerate(self._names)}

@@ -1,8 +1,9 @@
-r"""How multipliers move: Algorithm 1 as printed, and the default that needs no tuning.
+r"""How multipliers move: what a rule is, and Algorithm 1 as printed.
 
-An update is a frozen description of a rule. It owns no state: the rule reads and writes a table
-with one column per constraint, held by :class:`geco_core.multipliers.Multipliers`, whose first
-rows are common to all rules (:data:`COMMON_ROWS`).
+A rule is a frozen description. It owns no memory: it reads a table with one column per
+constraint, held by :class:`geco_core.multipliers.Multipliers`, and returns the next one. The
+first rows are common to all rules (:data:`COMMON_ROWS`). Everything is arithmetic on tensors of
+a few numbers: nothing waits for the device, and all of it can be compiled.
 """
 
 import math
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["COMMON_ROWS", "MultiplierUpdate", "PaperUpdate", "RobustUpdate"]
+__all__ = ["COMMON_ROWS", "MultiplierUpdate", "PaperUpdate"]
 
 #: The rows that every rule has: logarithm of the multiplier, moving average of the violation,
 #: number of ascents made, number of ascents skipped because the violation was not finite.
@@ -20,26 +21,48 @@ COMMON_ROWS = ("log_multiplier", "moving_average", "ascents", "skipped")
 
 
 class MultiplierUpdate(ABC):
-    """A rule for the multipliers' ascent."""
+    r"""A rule for the multipliers' ascent.
+
+    A rule that is :attr:`relative` works on the relative violations :math:`C / s`, with
+    :math:`s` the constraint's scale, and so do the rows of its table: its log-multiplier is
+    :math:`\ln(\lambda s)`.
+    """
+
+    __slots__ = ()
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The names of the rows of the rule's table."""
+        """The names of the rows of the rule's table; the first four are common to all rules."""
         return COMMON_ROWS
-
-    @abstractmethod
-    def initial_log_multiplier(self) -> float:
-        """The value that every multiplier starts from, as a logarithm."""
 
     @property
     @abstractmethod
     def relative(self) -> bool:
-        r"""Whether the multipliers are those of the relative violations :math:`C / s`."""
+        r"""Whether the table is about the relative violations :math:`C / s`."""
 
     @property
     def straight_through(self) -> bool:
-        """Whether the loss takes its value from the moving average of the violation."""
+        """Whether the loss has the value of the moving average and the gradient of the batch."""
         return False
+
+    def table(self, constraints: int) -> Tensor:
+        r"""The table at the start, :math:`(\text{rows}, L)`, zeros unless overridden."""
+        return torch.zeros(len(self.rows), constraints)
+
+    @abstractmethod
+    def weights(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The weights in the loss.
+
+        Args:
+            table: The rule's table, :math:`(\text{rows}, L)`.
+
+        Returns:
+            The weight of the KL, a scalar, and those of the violations, :math:`(L,)`.
+        """
+
+    @abstractmethod
+    def average(self, table: Tensor, violation: Tensor) -> Tensor:
+        """The moving average with one more violation, :math:`(L,)`."""
 
     @abstractmethod
     def advance(self, table: Tensor, violation: Tensor) -> Tensor:
@@ -47,23 +70,16 @@ class MultiplierUpdate(ABC):
 
         Args:
             table: The rule's table, :math:`(\text{rows}, L)`.
-            violation: The violations, :math:`(L,)`; relative ones if :attr:`relative`.
+            violation: The violations, :math:`(L,)`. Columns where it is not finite may become
+                anything: the caller keeps the old ones.
 
         Returns:
-            The new table; columns whose violation is not finite are handled by the caller.
+            The new table; the row of skipped ascents is left to the caller.
         """
-
-    @abstractmethod
-    def weights(self, table: Tensor) -> Tensor:
-        """The weights of the KL and of every violation in the loss, :math:`(1 + L,)`."""
 
     @abstractmethod
     def saturated(self, table: Tensor) -> Tensor:
         """Which multipliers are at their upper bound while still violated, :math:`(L,)`."""
-
-    @abstractmethod
-    def average(self, table: Tensor, violation: Tensor) -> Tensor:
-        """The moving average with one more violation, :math:`(L,)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,120 +93,65 @@ class PaperUpdate(MultiplierUpdate):
 
     with :math:`\hat C^t` the mean of the violation over the batch and :math:`\lambda = 1` at the
     start. The loss is :math:`KL + \lambda^\top C^t`, where :math:`C^t` has the value of the
-    moving average and the gradient of the batch. Nothing is clipped, bounded or rescaled.
+    moving average and the gradient of the batch. Nothing is clipped, bounded or rescaled, so
+    the rate must fit the units of the constraint: :math:`\eta` times the violation is the
+    change of :math:`\ln \lambda` in one step.
 
     Args:
         rate: The step size :math:`\eta`.
         decay: The decay :math:`\alpha` of the moving average.
 
     Raises:
-        ValueError: If `rate` is not positive and finite, or `decay` not in [0, 1).
+        TypeError: If an argument is not a number.
+        ValueError: If `rate` is negative or not finite, or `decay` not in [0, 1).
     """
 
     rate: float = 1e-2
     decay: float = 0.99
 
     def __post_init__(self) -> None:
-        _check_positive("rate", self.rate)
-        _check_decay(self.decay)
-
-    def initial_log_multiplier(self) -> float:
-        return 0.0
+        """Checks the arguments."""
+        check_number("rate", self.rate, 0.0, math.inf)
+        check_number("decay", self.decay, 0.0, 1.0)
 
     @property
     def relative(self) -> bool:
+        """False: Algorithm 1 knows no scale."""
         return False
 
     @property
     def straight_through(self) -> bool:
+        """True, as printed."""
         return True
 
+    def weights(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        r"""1 and :math:`\lambda`."""
+        return table.new_ones(()), table[0].exp()
+
     def average(self, table: Tensor, violation: Tensor) -> Tensor:
+        r"""The average :math:`\bar C^t`; its first value is the first violation."""
         moved = self.decay * table[1] + (1.0 - self.decay) * violation
         return torch.where(table[2] == 0, violation, moved)
 
     def advance(self, table: Tensor, violation: Tensor) -> Tensor:
+        """One line of Algorithm 1."""
         average = self.average(table, violation)
-        return torch.stack(
-            [table[0] + self.rate * average, average, table[2] + 1, table[3]],
-        )
-
-    def weights(self, table: Tensor) -> Tensor:
-        return torch.cat([table.new_ones(1), table[0].exp()])
+        return torch.stack([table[0] + self.rate * average, average, table[2] + 1, table[3]])
 
     def saturated(self, table: Tensor) -> Tensor:
+        """Nowhere: there is no bound."""
         return torch.zeros_like(table[0], dtype=torch.bool)
 
 
-@dataclass(frozen=True, slots=True)
-class RobustUpdate(MultiplierUpdate):
-    r"""The default: bounded ascent in the log of the relative multiplier, rescaled loss.
-
-    .. math::
-
-        u \leftarrow \operatorname{clip}\left(u + \eta \operatorname{clip}(\hat C / s, -1, 1),
-        u_{\min}, u_{\max}\right), \qquad
-        \text{loss} = \frac{KL + \sum_l e^{u_l} C_l / s_l}{1 + \sum_l e^{u_l}}
-
-    Args:
-        rate: The step size :math:`\eta` of the log-multiplier.
-        decay: The decay of the reported moving average.
-        bounds: The lowest and the highest relative multiplier.
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Checks that a number is in [low, high).
 
     Raises:
-        ValueError: If an argument is outside of its range.
+        TypeError: If it is not a number.
+        ValueError: If it is outside.
     """
-
-    rate: float = 0.02
-    decay: float = 0.99
-    bounds: tuple[float, float] = (1e-4, 1e6)
-
-    def __post_init__(self) -> None:
-        _check_positive("rate", self.rate)
-        _check_decay(self.decay)
-        lowest, highest = self.bounds
-        if not 0.0 < lowest < highest < math.inf:
-            raise ValueError(
-                f"`bounds` must be (lowest, highest) with 0 < lowest < highest, got {self.bounds}"
-            )
-
-    def initial_log_multiplier(self) -> float:
-        return min(max(0.0, math.log(self.bounds[0])), math.log(self.bounds[1]))
-
-    @property
-    def relative(self) -> bool:
-        return True
-
-    def average(self, table: Tensor, violation: Tensor) -> Tensor:
-        # the plain mean while there are few values, so that the start is not overweighted
-        weight = (1.0 / (table[2] + 1.0)).clamp(min=1.0 - self.decay)
-        return torch.lerp(table[1], violation, weight)
-
-    def advance(self, table: Tensor, violation: Tensor) -> Tensor:
-        lowest, highest = map(math.log, self.bounds)
-        moved = table[0] + self.rate * violation.clamp(-1.0, 1.0)
-        return torch.stack(
-            [
-                moved.clamp(lowest, highest),
-                self.average(table, violation),
-                table[2] + 1,
-                table[3],
-            ]
-        )
-
-    def weights(self, table: Tensor) -> Tensor:
-        return torch.softmax(torch.cat([table.new_zeros(1), table[0]]), 0)
-
-    def saturated(self, table: Tensor) -> Tensor:
-        top = math.log(self.bounds[1]) - 1e-4
-        return (table[0] >= top) & (table[1] > 0)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"`{name}` must be positive and finite, got {value}")
-
-
-def _check_decay(value: float) -> None:
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"`decay` must be in [0, 1), got {value}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
+    if not low <= value < high:  # NaN included
+        allowed = f"in [{low:g}, {high:g})" if math.isfinite(high) else f"finite and >= {low:g}"
+        raise ValueError(f"`{name}` must be {allowed}, got {value}")

@@ -172,3 +172,26 @@ def at_least_float32(value: Tensor) -> Tensor:
     if value.dtype in (torch.float16, torch.bfloat16):
         return value.float()
     return value
+
+
+def check_kl(kl: Tensor, x: Tensor) -> None:
+    """Checks that there is one KL per example.
+
+    Raises:
+        TypeError: If `kl` is not a floating-point tensor, or `x` not a tensor.
+        ValueError: If its shape is not that of the batch, or the batch is empty.
+    """
+    values: dict[str, object] = {"kl": kl, "x": x}
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}")
+    if not kl.is_floating_point():
+        raise TypeError(f"`kl` must have a floating-point dtype, got {kl.dtype}")
+    if kl.dim() != 1 or x.dim() == 0 or kl.shape[0] != x.shape[0]:
+        due = f"({x.shape[0]},)" if x.dim() else "(batch,)"
+        raise ValueError(
+            f"`kl` must hold one value per example, shape {due}, got {tuple(kl.shape)}; sum it "
+            f"over the latent dimensions only"
+        )
+    if kl.shape[0] == 0:
+        raise ValueError("`kl` must hold at least one example, got an empty batch")
