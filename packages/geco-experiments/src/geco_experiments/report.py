@@ -16,6 +16,7 @@ import jinja2
 import xarray as xr
 
 from geco_experiments import __version__
+from geco_experiments.errors import GecoError
 from geco_experiments.findings import Findings, read_findings, write_text_atomic
 
 __all__ = ["ReportError", "build_report"]
@@ -25,7 +26,7 @@ MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _NUMBER = re.compile(r"[-+−±≤≥<>~]?\s?[\d.,]+([eE][-+]?\d+)?\s?(%|s|nats|±.*)?$")
 
 
-class ReportError(ValueError):
+class ReportError(GecoError):
     """The folder holds nothing to report, or something in it cannot be read."""
 
 

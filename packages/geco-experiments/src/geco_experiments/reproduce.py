@@ -14,13 +14,14 @@ from pathlib import Path
 import xarray as xr
 
 from geco_experiments.config import RunConfig
-from geco_experiments.errors import DataError, RunError, SchemaError
+from geco_experiments.errors import GecoError, RunError
 from geco_experiments.findings import Claim
+from geco_experiments.progress import Meter, TqdmMeter
 from geco_experiments.report import ReportError, build_report
 from geco_experiments.results import write_dataset
 from geco_experiments.studies import STUDIES
 from geco_experiments.studies.base import Profile, Runs, Study, finish_study
-from geco_experiments.sweeps import sweep
+from geco_experiments.sweeps import ExecutorName, sweep
 
 __all__ = ["main", "report_main", "reproduce"]
 
@@ -37,9 +38,10 @@ def reproduce(
     out: Path,
     *,
     data_home: Path | None = None,
-    executor: str = "local",
+    executor: ExecutorName = "local",
     workers: int | None = None,
     say: Callable[[str], None] = lambda text: None,
+    progress: Meter | None = None,
 ) -> Path:
     """Make everything that the given studies need and write the page.
 
@@ -51,22 +53,29 @@ def reproduce(
         executor: `serial`, `local` (a pool of processes) or `dask`.
         workers: processes of the pool (None: one for each core).
         say: told one line at a time what goes on.
+        progress: told the steps done over all runs, with an estimate of the time left.
 
     Returns:
         The path of the page.
 
     Raises:
-        RuntimeError: a run failed; the rest were still made, and the message names the logs.
+        RunError: a run failed; the rest were still made, and the message names the logs.
     """
     folder = out / "runs"
     wanted = {study.name: list(study.configs(profile)) for study in studies}
     made: set[str] = set()
     while new := _unmade(wanted, made):
         say(f"{len(new)} runs to make or find in {folder}")
-        outcome = sweep(new, folder, executor=executor, workers=workers, data_home=data_home)
-        if outcome.failed:
-            msg = f"{len(outcome.failed)} of {len(new)} runs failed; the rest are kept.\n{outcome}"
-            raise RuntimeError(msg)
+        outcome = sweep(
+            new,
+            folder,
+            executor=executor,
+            workers=workers,
+            data_home=data_home,
+            progress=progress,
+        )
+        if outcome.failed or outcome.stopped:
+            raise RunError(str(outcome))
         made |= {config.name for config in new}
         for study in studies:
             configs = wanted[study.name]
@@ -127,13 +136,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             executor=options.executor,
             workers=options.workers,
             say=_say,
+            progress=TqdmMeter(),
         )
-    except (DataError, ReportError, SchemaError, ValueError) as error:
+    except (GecoError, ValueError) as error:
         _say(str(error))
         return 2
-    except (RunError, RuntimeError) as error:
-        _say(str(error))
-        return 1
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on from here")
         return 130

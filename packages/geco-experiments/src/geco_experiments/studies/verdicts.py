@@ -1,0 +1,33 @@
+"""How numbers become verdicts. Written before the runs are made, used by every study alike."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from geco_experiments.findings import Verdict
+
+__all__ = ["by_share", "by_sign"]
+
+
+def by_share(hits: int, total: int) -> Verdict:
+    """All cases agree: holds. At least half of them: holds partly. Fewer: does not hold here."""
+    if total == 0:
+        return "not decided"
+    if hits == total:
+        return "holds"
+    return "holds partly" if 2 * hits >= total else "does not hold here"
+
+
+def by_sign(effects: Iterable[float], margin: float) -> Verdict:
+    """On an effect that the claim says is negative, measured on several seeds or pairs.
+
+    Every one below `-margin`: holds. The mean below `-margin`: holds partly. Else: does not hold
+    here. Fewer than three values decide nothing.
+    """
+    values = np.asarray(list(effects), dtype=float)
+    values = values[np.isfinite(values)]
+    if values.size < 3:
+        return "not decided"
+    if (values < -margin).all():
+        return "holds"
+    return "holds partly" if values.mean() < -margin else "does not hold here"
