@@ -97,5 +97,11 @@ def _constraint(config: ObjectiveConfig) -> nn.Module:
     match config.constraint:
         case "re":
             return geco_core.ReconstructionError(config.kappa)
+        case "pncc":
+            return geco_core.PatchCrossCorrelation(config.kappa, config.patch_size)
+        case "fre":
+            return geco_core.FeatureReconstructionError(
+                config.kappa, geco_core.LocalMoments(config.patch_size)
+            )
         case _:
             raise RunError(f"`constraint` {config.constraint!r} is not available")

@@ -136,7 +136,9 @@ class ObjectiveConfig:
     anneal_steps: int = 200_000
     """annealed-elbo: steps over which sigma falls linearly."""
     patch_size: int = 5
-    """pncc: side of the patches, in pixels."""
+    """pncc and fre: side of the patches, in pixels."""
+    features: Literal["moments", "classifier"] = "moments"
+    """fre: local means and standard deviations of patches, or a classifier's activations."""
 
     def __post_init__(self) -> None:
         _check_types(self)
