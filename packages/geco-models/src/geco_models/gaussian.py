@@ -7,11 +7,18 @@ posteriors live, smooth everywhere, and :math:`e^{l}` can neither overflow nor v
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["LOG_VARIANCE_BOUND", "DiagonalGaussian", "bound_log_variance", "standard_log_prob"]
+__all__ = [
+    "LOG_VARIANCE_BOUND",
+    "DiagonalGaussian",
+    "bound_log_variance",
+    "standard_log_prob",
+    "standard_normal",
+]
 
 LOG_VARIANCE_BOUND = 20.0
 """Log-variances lie in (-20, 20): standard deviations between 4.5e-5 and 2.2e4."""
@@ -30,6 +37,25 @@ def bound_log_variance(raw: Tensor, bound: float = LOG_VARIANCE_BOUND) -> Tensor
         The log-variance, of the same shape; within 0.5% of `raw` for :math:`|r| < B / 8`.
     """
     return bound * torch.tanh(raw / bound)
+
+
+def standard_normal(
+    shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draws from N(0, 1).
+
+    Args:
+        shape: The shape of the result.
+        like: A tensor whose type and device the result takes.
+        generator: The source of randomness; the global one if None.
+
+    Returns:
+        Independent draws.
+    """
+    if generator is None:
+        # a call that names a generator, even None, cannot be compiled with a symbolic batch size
+        return torch.randn(shape, dtype=like.dtype, device=like.device)
+    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
 def standard_log_prob(z: Tensor) -> Tensor:
@@ -92,11 +118,8 @@ class DiagonalGaussian:
         Returns:
             The draws, of the shape of the mean.
         """
-        # torch.randn with these arguments, not randn_like, which takes no generator
-        noise = torch.randn(
-            self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device
-        )
-        return torch.addcmul(self.mean, torch.exp(0.5 * self.log_variance), noise)
+        noise = standard_normal(self.mean.shape, self.mean, generator)
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log-density of each row at its own point.

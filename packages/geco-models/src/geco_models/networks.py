@@ -10,10 +10,20 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ContextEncoder", "ConvDecoder", "ConvEncoder", "halvings", "mlp"]
+__all__ = [
+    "ContextEncoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "DenseDecoder",
+    "DenseEncoder",
+    "halvings",
+    "mlp",
+    "suits_convolution",
+]
 
 MINIMUM_SIDE = 8
 """The smallest image side that the convolutional networks take."""
@@ -42,6 +52,22 @@ def halvings(height: int, width: int) -> list[tuple[int, int]]:
         height, width = (height + 1) // 2, (width + 1) // 2
         sizes.append((height, width))
     return sizes
+
+
+def suits_convolution(shape: Sequence[int]) -> bool:
+    """Whether an example is an image large enough for the convolutional networks.
+
+    Args:
+        shape: The shape of one example.
+
+    Returns:
+        True for (C, H, W) with both sides at least 8.
+    """
+    return len(shape) == 3 and min(shape[1:]) >= MINIMUM_SIDE
+
+
+def _join(x: Tensor, context: Tensor | None) -> Tensor:
+    return x if context is None else torch.cat([x, context.to(x.dtype)], dim=1)
 
 
 def _stage_channels(stages: int, width: int) -> list[int]:
@@ -168,6 +194,75 @@ class ConvDecoder(nn.Module):
         return hidden
 
 
+class DenseEncoder(nn.Module):
+    """From data of any shape to a vector.
+
+    Args:
+        shape: The shape of one example.
+        outputs: The length of the vector.
+        hidden: The sizes of the hidden layers.
+        context_features: The length of a context embedding; 0 for none.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        outputs: int,
+        hidden: Sequence[int],
+        context_features: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = mlp([math.prod(shape) + context_features, *hidden, outputs])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The vector for each example.
+
+        Args:
+            x: The data, (batch, *shape).
+            context: Context embeddings, (batch, context_features), if there are any.
+
+        Returns:
+            The vectors, (batch, outputs).
+        """
+        result: Tensor = self.network(_join(x.flatten(1), context))
+        return result
+
+
+class DenseDecoder(nn.Module):
+    """From a vector to data of any shape.
+
+    Args:
+        shape: The shape of one example.
+        inputs: The length of the vector.
+        hidden: The sizes of the hidden layers.
+        context_features: The length of a context embedding; 0 for none.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        inputs: int,
+        hidden: Sequence[int],
+        context_features: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.network = mlp([inputs + context_features, *hidden, math.prod(shape)])
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The example for each vector.
+
+        Args:
+            z: Vectors, (batch, inputs).
+            context: Context embeddings, (batch, context_features), if there are any.
+
+        Returns:
+            The examples, (batch, *shape), unbounded.
+        """
+        result: Tensor = self.network(_join(z, context))
+        return result.reshape(-1, *self.shape)
+
+
 class ContextEncoder(nn.Module):
     """From a context, planes or a vector, to an embedding that encoder and decoder read.
 
@@ -182,7 +277,7 @@ class ContextEncoder(nn.Module):
         self.features = features
         self.network: nn.Module = (
             ConvEncoder(shape, features, width)
-            if len(shape) == 3 and min(shape[1:]) >= MINIMUM_SIDE
+            if suits_convolution(shape)
             else nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), features))
         )
 

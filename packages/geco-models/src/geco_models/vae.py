@@ -8,9 +8,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from geco_models.gaussian import DiagonalGaussian, standard_log_prob
+from geco_models.gaussian import DiagonalGaussian, standard_log_prob, standard_normal
 from geco_models.model import AbstractVAE, as_positive, as_shape
-from geco_models.networks import ContextEncoder, ConvDecoder, ConvEncoder, mlp
+from geco_models.networks import (
+    ContextEncoder,
+    ConvDecoder,
+    ConvEncoder,
+    DenseDecoder,
+    DenseEncoder,
+)
 from geco_models.output import ModelOutput
 
 __all__ = ["MLPVAE", "AbstractGaussianVAE", "ConvVAE", "LinearVAE", "Output"]
@@ -144,8 +150,7 @@ class AbstractGaussianVAE(AbstractVAE):
         """Decodes draws from N(0, I); no gradients."""
         n = as_positive(n, "n")
         embedding = self.embed(self.check_context(context, n))
-        like = self.reference()
-        z = torch.randn(n, self.latents, generator=generator, dtype=like.dtype, device=like.device)
+        z = standard_normal((n, self.latents), self.reference(), generator)
         return self.generate(z, embedding)
 
     def prior_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -220,6 +225,7 @@ class MLPVAE(AbstractGaussianVAE):
         context_shape: Sequence[int] | None = None,
         output: Output = "identity",
     ) -> None:
+        shape = as_shape(shape)
         sizes = as_shape(hidden, "hidden")
         config = {
             "shape": shape,
@@ -230,18 +236,21 @@ class MLPVAE(AbstractGaussianVAE):
         }
         super().__init__(shape, latents, config, context_shape)
         self.output = as_output(output)
-        size = math.prod(self.shape)
         extra = math.prod(self.context_shape) if self.context_shape else 0
-        self.encoder = mlp([size + extra, *sizes, 2 * self.latents])
-        self.decoder = mlp([self.latents + extra, *reversed(sizes), size])
+        self.encoder = DenseEncoder(shape, 2 * self.latents, sizes, extra)
+        self.decoder = DenseDecoder(shape, self.latents, sizes[::-1], extra)
+
+    def embed(self, context: Tensor | None) -> Tensor | None:
+        """The context as one vector per example."""
+        return None if context is None else context.flatten(1)
 
     def encode(self, x: Tensor, embedding: Tensor | None = None) -> DiagonalGaussian:
         """The posteriors of checked data."""
-        return DiagonalGaussian.from_raw(self.encoder(_join(x.flatten(1), embedding)))
+        return DiagonalGaussian.from_raw(self.encoder(x, embedding))
 
     def generate(self, z: Tensor, embedding: Tensor | None = None) -> Tensor:
         """The decoder's means at checked latents."""
-        return activate(self.decoder(_join(z, embedding)), self.output).reshape(-1, *self.shape)
+        return activate(self.decoder(z, embedding), self.output)
 
 
 class ConvVAE(AbstractGaussianVAE):
@@ -294,7 +303,3 @@ class ConvVAE(AbstractGaussianVAE):
     def generate(self, z: Tensor, embedding: Tensor | None = None) -> Tensor:
         """The decoder's means at checked latents."""
         return activate(self.decoder(z, embedding), self.output)
-
-
-def _join(x: Tensor, context: Tensor | None) -> Tensor:
-    return x if context is None else torch.cat([x, context.flatten(1).to(x.dtype)], dim=1)
