@@ -173,7 +173,7 @@ class _Progress:
             if self.bar is not None:
                 self.bar.close()
             self.stage = str(state["stage"])
-            self.bar = self._tqdm(total=state["total"], desc=self.stage, unit="T", leave=False)
+            self.bar = self._tqdm(total=state["total"], desc=self.stage, unit="T")
         self.bar.total = state["total"]
         self.bar.set_postfix_str(_words(state), refresh=False)
         self.bar.update(state["done"] - self.bar.n)

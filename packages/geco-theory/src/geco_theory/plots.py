@@ -80,8 +80,7 @@ def plot_phase_diagram(
     axes[2].step(heat, ordered["n_clusters"].values, where="mid", color=BLUE)
     axes[2].set_yscale("log")
     axes[2].set_ylabel("number of\ndecoder values")
-    axes[2].set_xlabel("temperature T = beta sigma^2 (squared data units)")
-    axes[2].set_xscale("log")
+    temperature_axis(axes[2], float(heat[0]), float(heat[-1]))
     for ax in axes:
         _critical_lines(ax, transitions, heat, np.asarray(detected, dtype=np.float64))
     handles, labels = axes[0].get_legend_handles_labels()
@@ -111,8 +110,7 @@ def plot_cluster_tree(tree: xr.Dataset) -> Figure:
         heat[there], place[there], s=1.0 + 80.0 * mass[there], color=BLUE, alpha=0.55, lw=0,
         rasterized=True,
     )  # fmt: skip
-    ax.set_xscale("log")
-    ax.set_xlabel("temperature T = beta sigma^2 (squared data units)")
+    temperature_axis(ax, float(np.nanmin(heat)), float(np.nanmax(heat)))
     ax.set_ylabel("decoder values on the first\nprincipal axis (data units)")
     ax.set_title("Decoder values over temperature (area: share of the prior's mass)")
     return picture
@@ -197,8 +195,7 @@ def plot_spectral_comparison(comparison: xr.Dataset) -> Figure:
     ax.step(heat, comparison["n_clusters"].values, where="mid", color=BLUE)
     ax.set_yscale("log")
     ax.set_ylabel("number of clusters", color=BLUE)
-    ax.set_xscale("log")
-    ax.set_xlabel("temperature T (squared data units)")
+    temperature_axis(ax, float(heat.min()), float(heat.max()))
     gap = ax.twinx()
     gap.plot(heat, comparison["spectral_gap"].values, color=RED, marker=".", ms=4)
     gap.set_ylabel("spectral gap at that number", color=RED)
@@ -213,6 +210,18 @@ def second_derivative(temperature: ArrayLike, error: ArrayLike) -> tuple[Array, 
         return np.empty(0), np.empty(0)
     slope = np.diff(y) / np.diff(t)
     return t[1:-1], np.asarray(2.0 * np.diff(slope) / (t[2:] - t[:-2]))
+
+
+def temperature_axis(ax: Any, low: float, high: float) -> None:
+    """A logarithmic axis over temperatures, with plain numbers that do not collide."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    ax.set_xscale("log")
+    wide = high > 100.0 * low
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("temperature T = beta sigma^2 (squared data units)")
 
 
 KINDS = {

@@ -173,7 +173,7 @@ def _transition_table(transitions: xr.Dataset) -> str:
         for i in range(shown)
     ]
     table = _table(
-        ["T", "kind", "with a jump of the support or values", "distance (data units)",
+        ["T", "kind", "with a jump", "distance (data units)",
          "share of the samples"],
         rows,
     )  # fmt: skip

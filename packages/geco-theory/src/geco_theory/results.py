@@ -68,7 +68,7 @@ def collect(
         attrs["top_critical_temperature"] = float(critical.max())
         attrs["n_critical"] = int(critical.size)
     attrs["detected"] = highest_maxima(path)
-    parts = {"path": path, "tree": _tree(analysis, centred)}
+    parts = {"path": path, "tree": _tree(analysis, table.X)}
     if hasattr(analysis, "transitions_"):
         parts["transition"] = analysis.transitions_.reset_coords()
     if np.isfinite(path["certificate"].values).any():
@@ -165,19 +165,16 @@ def _curve(X: Array, path: xr.Dataset, total: float) -> xr.Dataset:
     return curve.reset_coords()
 
 
-def _tree(analysis: PhaseTransitions, centred: Array) -> xr.Dataset:
+def _tree(analysis: PhaseTransitions, X: Array) -> xr.Dataset:
     """The decoder values at every temperature, on the first principal axis of the data."""
-    axis = first_axis(centred)
+    axis, mean = first_axis(X), X.mean(axis=0)
     solved = [analysis.decoder_values(float(t)) for t in analysis.path_["temperature"].values]
-    centre = [
-        float(np.average(s["value"].values @ axis, weights=s["mass"].values)) for s in solved
-    ]
     widest = max(s.sizes["cluster"] for s in solved)
     position = np.full((len(solved), widest), np.nan)
     mass = np.full((len(solved), widest), np.nan)
     for i, values in enumerate(solved):
         size = values.sizes["cluster"]
-        position[i, :size] = values["value"].values @ axis - centre[i]
+        position[i, :size] = (values["value"].values - mean) @ axis
         mass[i, :size] = values["mass"].values
     return xr.Dataset(
         {
