@@ -44,8 +44,9 @@ class Model:
 
 
 def estimate(posterior, n, context=None, shift=0.0, seed=0):
+    # not the seed that made the posteriors: their means would be the noise
     x = torch.zeros(n, 1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(1000 + seed)
     return marginal_kl(Model(posterior, shift), Batch(x, context, None), x, generator)
 
 
@@ -114,7 +115,7 @@ def test_adds_up_to_the_mean_kl_per_datum():
     q = random_posteriors(n, 2)
     exact = 0.5 * (q.mean**2 + torch.exp(q.log_variance) - 1 - q.log_variance).sum(1)
     result = estimate(q, n)
-    error = math.hypot(result.marginal_kl_error, result.mutual_information_error)
+    error = result.marginal_kl_error + result.mutual_information_error
     total = result.marginal_kl + result.mutual_information
     assert abs(total - exact.mean().item()) < 4 * error
 

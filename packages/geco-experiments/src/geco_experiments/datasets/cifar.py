@@ -6,6 +6,7 @@ import torch
 from geco_experiments.data_home import DataHome
 from geco_experiments.datasets.base import ImageData, Split
 from geco_experiments.datasets.files import (
+    CIFAR_RECORD,
     Array,
     cached,
     read_bytes,
@@ -49,13 +50,13 @@ def load(home: DataHome) -> ImageData:
             contents = read_tar_members(paths[0], FILES)
         else:
             contents = [read_bytes(path) for path in paths]
-        records = []
-        for name, data in zip(FILES, contents, strict=True):
-            images, labels = read_cifar(data, name)
-            if len(images) != 10_000:
-                raise DataError(f"{name} holds {len(images)} images, not 10,000: replace it")
-            records.append(np.concatenate([labels[:, None], images.reshape(len(images), -1)], 1))
-        return np.concatenate(records)
+        table = np.empty((10_000 * len(FILES), CIFAR_RECORD), np.uint8)
+        for part, name, data in zip(np.split(table, len(FILES)), FILES, contents, strict=True):
+            records = read_cifar(data, name)
+            if len(records) != len(part):
+                raise DataError(f"{name} holds {len(records)} images, not 10,000: replace it")
+            part[:] = records
+        return table
 
     plain = paths[0].suffix == ".bin"
     table = make() if plain else cached(home.cache, "cifar-10", paths, make)

@@ -17,6 +17,7 @@ from geco_experiments.atomic import write_atomic
 from geco_experiments.errors import DataError
 
 __all__ = [
+    "CIFAR_RECORD",
     "COMPRESSIONS",
     "cached",
     "read_bytes",
@@ -82,8 +83,8 @@ def read_idx(path: Path) -> Array:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def read_cifar(data: bytes, source: str) -> tuple[Array, Array]:
-    """Images (n, 3, 32, 32) and labels (n,) of one file of CIFAR-10's binary version.
+def read_cifar(data: bytes, source: str) -> Array:
+    """Records (n, 3073) of one file of CIFAR-10's binary version: a label, then 3 x 32 x 32 pixels.
 
     Raises:
         DataError: if the length is no whole number of records or a label is above 9.
@@ -96,7 +97,7 @@ def read_cifar(data: bytes, source: str) -> tuple[Array, Array]:
     records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
     if records[:, 0].max() > 9:
         raise DataError(f"{source} has labels above 9, so it is not CIFAR-10: replace it")
-    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
+    return records
 
 
 def read_tar_members(path: Path, names: tuple[str, ...]) -> list[bytes]:

@@ -1,0 +1,181 @@
+"""Every study, end to end, on real but very short runs of the smoke profile."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from geco_experiments.findings import read_findings
+from geco_experiments.limits import data_limits, least_kl
+from geco_experiments.reproduce import main, reproduce
+from geco_experiments.studies import STUDIES, Profile, figure_1, grid
+from geco_experiments.studies.cost import KAPPA, next_beta
+from geco_experiments.studies.figure_3 import turn
+from geco_experiments.studies.target import smooth
+from geco_experiments.studies.verdicts import by_share, by_sign
+
+SMOKE = Profile("smoke")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The smoke profile's runs cut to a few steps on a few images; nothing else is changed."""
+    sizes = {
+        name: replace(
+            size, steps=3, batch_size=16, latents=3, width=4, train_limit=60, test_limit=20,
+            draw_steps=2,
+        )
+        for name, size in grid._SIZES["smoke"].items()
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(grid._SIZES, "smoke", sizes)
+        patch.setattr(figure_1, "CELLS", 11)
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    reproduce(STUDIES, SMOKE, out, executor="serial")
+    torch.set_num_threads(threads)
+    return out
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_a_study_leaves_numbers_figures_and_words(results, study):
+    folder = results / "studies" / study.name
+    findings = read_findings(folder / "study.json")
+    assert findings.figures
+    for figure in findings.figures:
+        text = (folder / figure.file).read_text("utf-8")
+        assert text.rstrip().endswith("</svg>"), figure.file
+        assert figure.alt
+    data = xr.load_dataset(folder / "data.nc", engine="h5netcdf")
+    assert data.attrs["title"] == study.title
+    for table in findings.tables:
+        assert table.rows
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+    for claim in findings.claims:
+        assert claim.rule
+        assert claim.measured
+    assert len(set(findings.runs)) == len(findings.runs)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_figures_and_claims_come_from_the_saved_numbers_alone(results, study):
+    folder = results / "studies" / study.name
+    data = xr.load_dataset(folder / "data.nc", engine="h5netcdf")
+    findings = read_findings(folder / "study.json")
+    assert tuple(study.claims(data)) == findings.claims
+    assert tuple(study.tables(data)) == findings.tables
+    assert [drawing.name for drawing in study.draw(data)] == [
+        figure.file.removesuffix(".svg") for figure in findings.figures
+    ]
+
+
+def test_the_page_holds_every_study(results):
+    text = (results / "index.html").read_text("utf-8")
+    for study in STUDIES:
+        assert f'id="{study.name}"' in text, study.name
+
+
+def test_nothing_is_made_twice(results, tiny):
+    before = {path: path.stat().st_mtime_ns for path in results.glob("runs/*/run.nc")}
+    reproduce(STUDIES[:1], SMOKE, results, executor="serial")
+    assert {path: path.stat().st_mtime_ns for path in results.glob("runs/*/run.nc")} == before
+
+
+def test_no_run_lies_below_the_bound(results):
+    data = xr.load_dataset(results / "studies" / "figure-4" / "data.nc", engine="h5netcdf")
+    margin = (data["final_kl"].sel(split="train") - data["least_kl_at_run"]).values
+    assert np.isfinite(margin).any()
+    # a run's KL and error are means over one draw of the latents: allow their sampling error
+    assert np.nanmin(margin + 4 * data["final_kl_error"].sel(split="train").values) > 0
+
+
+def test_the_bound_is_zero_above_the_transition_and_at_most_the_linear_rate(results):
+    limits = xr.load_dataset(next((results / "limits").glob("*.nc")), engine="h5netcdf")
+    total = math.sqrt(
+        2 * float(limits["free_energy"].isel(temperature=-1)) / limits.attrs["features"]
+    )
+    assert least_kl(limits, 2 * total) == 0
+    assert (least_kl(limits, limits["rms"].values) <= limits["linear_kl"].values + 1e-9).all()
+
+
+def test_the_limits_are_read_back(results, monkeypatch):
+    study = STUDIES[3]
+    config = study.configs(SMOKE)[0].dataset
+    monkeypatch.setattr("geco_experiments.limits.load", None)  # must not be needed again
+    (path,) = (results / "limits").glob("*.nc")
+    _, temperatures, values = path.stem.rsplit("-", 2)
+    config = replace(config, train_limit=60)
+    again = data_limits(
+        config, None, path.parent, temperatures=int(temperatures), values=int(values)
+    )
+    xr.testing.assert_identical(again, xr.load_dataset(path, engine="h5netcdf"))
+
+
+def test_the_search_brackets_and_bisects():
+    low, high = 0.9 * KAPPA, 1.2 * KAPPA
+    assert next_beta({1.0: high}) == pytest.approx(0.1)
+    assert next_beta({1.0: low}) == pytest.approx(10.0)
+    assert next_beta({1.0: high, 0.01: low}) == pytest.approx(0.1)
+    assert next_beta({1.0: high, 0.01: low, 0.1: KAPPA * 1.005}) is None
+
+
+@pytest.mark.parametrize("slope", [0.2, 0.5, 1.3])
+def test_the_search_ends_at_the_target_of_any_rising_curve(slope):
+    tried = {}
+    beta = 1.0
+    while beta is not None:
+        tried[beta] = KAPPA * (beta / 0.0371) ** slope
+        beta = next_beta(tried)
+    assert abs(list(tried.values())[-1] / KAPPA - 1) <= 0.01
+    assert len(tried) <= 12
+
+
+def test_the_turn_of_beta_is_read_off_a_history():
+    run = xr.Dataset(
+        {
+            "beta": ("step", [1.0, 0.5, 0.2, 0.4]),
+            "moving_average": ("step", [1.0, 0.5, -0.1, 0.1]),
+        },
+        coords={"step": [1, 2, 3, 4]},
+    )
+    assert turn(run) == {"step_met": 3, "beta_start": 1.0, "beta_met": 0.2, "beta_end": 0.4}
+    never = turn(run.assign(moving_average=("step", [1.0, 1.0, 1.0, 1.0])))
+    assert math.isnan(never["step_met"])
+
+
+def test_smoothing_keeps_constants_and_skips_gaps():
+    values = np.full(300, 2.5)
+    values[7] = math.nan
+    np.testing.assert_allclose(smooth(values), 2.5)
+
+
+def test_verdicts():
+    assert by_share(3, 3) == "holds"
+    assert by_share(2, 4) == "holds partly"
+    assert by_share(1, 4) == "does not hold here"
+    assert by_share(0, 0) == "not decided"
+    assert by_sign([-0.2, -0.1, -0.3], 0.05) == "holds"
+    assert by_sign([-0.2, -0.01, -0.3], 0.05) == "holds partly"
+    assert by_sign([0.2, -0.01, 0.3], 0.05) == "does not hold here"
+    assert by_sign([-1.0, -1.0], 0.05) == "not decided"
+
+
+def test_missing_data_ends_the_command_with_its_message(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GECO_DATA_HOME", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code = main(
+        ["--study", "target", "--dataset", "mnist", "--out", str(tmp_path), "--executor", "serial"]
+    )
+    assert code == 2
+    told = capsys.readouterr().err
+    assert "train-images-idx3-ubyte" in told
+    assert "Traceback" not in told
