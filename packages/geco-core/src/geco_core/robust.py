@@ -7,7 +7,7 @@ have seen few values:
 .. math::
 
     I &\leftarrow \operatorname{clip}\bigl(I + k_i \operatorname{clip}(
-         \operatorname{asinh} \tilde c, -1, 1),\; u_{\min}, u_{\max}\bigr) \\
+         \operatorname{asinh} \tilde c, -2, 2),\; u_{\min}, u_{\max}\bigr) \\
     u &= \operatorname{clip}\bigl(I + k_p \operatorname{asinh} \bar c,\;
          u_{\min}, u_{\max}\bigr), \qquad \lambda = e^u / s \\
     \text{loss} &= \frac{KL + \sum_l e^{u_l} c_l}
@@ -28,6 +28,8 @@ from geco_core.updates import COMMON_ROWS, MultiplierUpdate, check_number
 
 __all__ = ["RobustUpdate"]
 
+# the integral term takes no error for larger than this: asinh(3.6) = 2
+LARGEST_PUSH = 2.0
 # a bound counts as reached within this distance of its logarithm: float32 rounds it
 AT_BOUND = 1e-3
 
@@ -43,7 +45,8 @@ class RobustUpdate(MultiplierUpdate):
     | `rescale=False` | the plain Lagrangian :math:`KL + \lambda^\top C` as loss |
 
     Args:
-        rate: The integral gain :math:`k_i`: the largest change of the log-multiplier per step.
+        rate: The integral gain :math:`k_i`: the change of the log-multiplier per step and unit of
+            relative violation.
         gain: The proportional gain :math:`k_p`.
         decay: The decay of the moving average that the proportional term and `info` use.
         bounds: The lowest and the highest relative multiplier :math:`\lambda s`.
@@ -114,7 +117,7 @@ class RobustUpdate(MultiplierUpdate):
         weight = ascents.reciprocal()
         slow = torch.lerp(slow, violation, weight.clamp(min=1.0 - self.decay))
         fast = torch.lerp(fast, violation, weight.clamp(min=0.1))
-        push = fast.asinh().clamp(-1.0, 1.0)
+        push = fast.asinh().clamp(-LARGEST_PUSH, LARGEST_PUSH)
         integral = torch.add(integral, push, alpha=self.rate).clamp(lowest, highest)
         log_multiplier = torch.add(integral, slow.asinh(), alpha=self.gain).clamp(lowest, highest)
         return torch.stack([log_multiplier, slow, ascents, skipped, integral, fast])

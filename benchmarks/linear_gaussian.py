@@ -1,0 +1,450 @@
+"""Linear VAEs on Gaussian data, where the constrained optimum is known exactly (D7).
+
+Each cell is one problem: a covariance spectrum, a summed squared error D that is allowed, and
+the training that everybody shares (optimizer, learning rate with a cosine to 1%, batch, steps).
+The contestants only differ in what they minimise and in how their multiplier moves:
+
+- ours: `GECO(ReconstructionError(kappa))`, nothing set;
+- paper: Algorithm 1 as printed (`PaperUpdate`), the best of five rates in each cell;
+- cooper, humancompatible: projected ascent on the relative constraint, the best of three rates;
+- oracle: the plain Lagrangian with the multiplier fixed at its exact value from the start;
+- rescaled-oracle: the same exact multiplier in our rescaled loss.
+
+Reported, on the population and not on batches: RE/kappa^2, KL/R and multiplier/multiplier* at
+the end, and the step from which they stay within 2%, 2% and 5%.
+
+    python benchmarks/linear_gaussian.py --cells grid --out linear_gaussian.nc
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from geco_core import GECO, PaperUpdate, ReconstructionError, RobustUpdate
+from geco_models import LinearVAE
+from geco_models.gaussian import bound_log_variance
+from geco_theory import linear_vae_optimum
+
+TOLERANCES = {"RE/kappa^2": 0.02, "KL/R": 0.02, "multiplier/exact": 0.05}
+EVERY = 20  # steps between two looks
+SPECTRUM = (4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02)
+PAPER_RATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+ASCENT_RATES = (1e-3, 1e-2, 1e-1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One problem and the training that all contestants share."""
+
+    name: str
+    spectrum: tuple[float, ...]
+    distortion: float
+    batch: int = 256
+    learning_rate: float = 2e-2
+    optimizer: str = "adam"
+    steps: int = 4000
+    latents: int = 8
+    seed: int = 0
+
+    @property
+    def kappa(self) -> float:
+        """The tolerance: D is the sum over the elements, kappa^2 the mean."""
+        return math.sqrt(self.distortion / len(self.spectrum))
+
+
+def grid(seed: int) -> list[Cell]:
+    """The twelve cells."""
+    return [
+        Cell(
+            f"D={d:g} scale={scale:g}",
+            tuple(scale * mu for mu in SPECTRUM),
+            d * scale,
+            seed=seed + i,
+        )
+        for i, (scale, d) in enumerate(
+            (scale, d) for scale in (0.01, 1.0, 100.0) for d in (0.1, 0.3, 1.0, 3.0)
+        )
+    ]
+
+
+def hard(seed: int) -> list[Cell]:
+    """Harder ones: high dimension, small and large batches, other optimizers, tight, loose."""
+    power = tuple(1.0 / j for j in range(1, 65))
+    total, total_power = sum(SPECTRUM), sum(power)
+    cells = [
+        Cell(f"64 dims, D={share:.0%} of total", power, share * total_power, latents=64)
+        for share in (0.05, 0.2, 0.5)
+    ]
+    for batch in (32, 1024):
+        cells += [Cell(f"D={d:g} batch={batch}", SPECTRUM, d, batch=batch) for d in (0.3, 1.0)]
+    for rate in (3e-4, 1e-3, 3e-3, 1e-2):
+        cells += [
+            Cell(f"D={d:g} Adam {rate:g}", SPECTRUM, d, learning_rate=rate) for d in (0.3, 1.0)
+        ]
+    cells += [
+        Cell(f"D={d:g} Adam {rate:g}, {steps} steps", SPECTRUM, d, learning_rate=rate, steps=steps)
+        for rate, steps in ((1e-3, 16_000),)
+        for d in (0.3, 1.0)
+    ]
+    cells += [
+        Cell(f"D={d:g} SGD 0.02 momentum 0.9", SPECTRUM, d, learning_rate=0.02, optimizer="sgd")
+        for d in (0.3, 1.0)
+    ]
+    cells.append(Cell("D=0.95 of total", SPECTRUM, 0.95 * total))
+    cells.append(Cell("D=0.05 near the noise floor", SPECTRUM, 0.05))
+    return [Cell(**{**vars(cell), "seed": seed + 100 + i}) for i, cell in enumerate(cells)]
+
+
+class Contestant(Protocol):
+    """What differs: one training step's loss and ascent, and the multiplier in raw units."""
+
+    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        """One step of training."""
+
+    def multiplier(self) -> float:
+        """The multiplier of `mean squared error - kappa^2`."""
+
+
+class Geco:
+    """A GECO objective, used as anybody would."""
+
+    def __init__(self, cell: Cell, **settings: Any) -> None:
+        self.objective = GECO(ReconstructionError(cell.kappa), **settings)
+
+    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        """One step of training."""
+        output = model(x)
+        loss = self.objective(output.kl, x, output.reconstruction)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        self.objective.step()
+
+    def multiplier(self) -> float:
+        """The multiplier in raw units."""
+        return float(self.objective.info.multiplier)  # type: ignore[arg-type]
+
+
+def relative_violation(x: Tensor, reconstruction: Tensor, kappa: float) -> Tensor:
+    """The relative reconstruction error of a batch."""
+    return (x - reconstruction).square().mean() / kappa**2 - 1
+
+
+class Oracle:
+    """The plain Lagrangian with the exact multiplier, divided by a constant."""
+
+    def __init__(self, cell: Cell) -> None:
+        optimum = linear_vae_optimum(cell.spectrum, cell.kappa)
+        self.kappa, self.relative = cell.kappa, optimum.relative_multiplier
+
+    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        """One step of training."""
+        output = model(x)
+        violation = relative_violation(x, output.reconstruction, self.kappa)
+        loss = (output.kl.mean() + self.relative * violation) / (1 + self.relative)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def multiplier(self) -> float:
+        """The multiplier in raw units."""
+        return self.relative / self.kappa**2
+
+
+class Cooper:
+    """Cooper: simultaneous descent and projected ascent on the relative constraint."""
+
+    def __init__(self, cell: Cell, rate: float) -> None:
+        import cooper
+
+        self.kappa, self.rate = cell.kappa, rate
+        self.dual = cooper.multipliers.DenseMultiplier(init=torch.ones(1))
+        constraint = cooper.Constraint(
+            constraint_type=cooper.ConstraintType.INEQUALITY, multiplier=self.dual
+        )
+        kappa = cell.kappa
+
+        class Problem(cooper.ConstrainedMinimizationProblem):
+            def __init__(self) -> None:
+                super().__init__()
+                self.constraint = constraint
+
+            def compute_cmp_state(self, model: LinearVAE, x: Tensor) -> Any:
+                output = model(x)
+                violation = relative_violation(x, output.reconstruction, kappa)
+                state = cooper.ConstraintState(violation=violation.reshape(1))
+                return cooper.CMPState(
+                    loss=output.kl.mean(), observed_constraints={self.constraint: state}
+                )
+
+        self.problem = Problem()
+        self.rolls: Any = None
+
+    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        """One step of training."""
+        if self.rolls is None:
+            import cooper
+
+            dual = torch.optim.SGD(self.problem.dual_parameters(), lr=self.rate, maximize=True)
+            self.rolls = cooper.optim.SimultaneousOptimizer(
+                cmp=self.problem, primal_optimizers=optimizer, dual_optimizers=dual
+            )
+        self.rolls.roll(compute_cmp_state_kwargs={"model": model, "x": x})
+
+    def multiplier(self) -> float:
+        """The multiplier in raw units."""
+        return float(self.dual.weight.detach()) / self.kappa**2
+
+
+class HumanCompatible:
+    """humancompatible-train: its augmented Lagrangian method on the relative constraint."""
+
+    def __init__(self, cell: Cell, rate: float) -> None:
+        from humancompatible.train.dual_optim import ALM
+
+        self.kappa = cell.kappa
+        self.dual = ALM(m=1, lr=rate, init_duals=1.0, is_ineq=True)
+
+    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+        """One step of training."""
+        output = model(x)
+        violation = relative_violation(x, output.reconstruction, self.kappa)
+        self.dual.forward_update(output.kl.mean(), violation.reshape(1)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def multiplier(self) -> float:
+        """The multiplier in raw units."""
+        return float(self.dual.param_groups[0]["params"][0].detach()) / self.kappa**2
+
+
+def rescaled_oracle(cell: Cell) -> Geco:
+    """The exact multiplier in our loss: no ascent."""
+    relative = linear_vae_optimum(cell.spectrum, cell.kappa).relative_multiplier
+    return Geco(cell, update=RobustUpdate(rate=0.0, gain=0.0, initial=relative))
+
+
+# name -> the settings to try, and how one is built
+CONTESTANTS: dict[str, tuple[Sequence[float], Callable[[Cell, float], Contestant]]] = {
+    "ours": ((math.nan,), lambda cell, _: Geco(cell)),
+    "oracle": ((math.nan,), lambda cell, _: Oracle(cell)),
+    "rescaled-oracle": ((math.nan,), lambda cell, _: rescaled_oracle(cell)),
+    "paper": (PAPER_RATES, lambda cell, rate: Geco(cell, update=PaperUpdate(rate=rate))),
+    "cooper": (ASCENT_RATES, Cooper),
+    "humancompatible": (ASCENT_RATES, HumanCompatible),
+}
+
+
+class Problem:
+    """The data of a cell, and the exact metrics of a model on their distribution."""
+
+    def __init__(self, cell: Cell) -> None:
+        rng = np.random.default_rng(cell.seed)
+        d = len(cell.spectrum)
+        rotation, _ = np.linalg.qr(rng.standard_normal((d, d)))
+        mu = np.asarray(cell.spectrum)
+        self.covariance = (rotation * mu) @ rotation.T
+        self.root = torch.from_numpy((rotation * np.sqrt(mu)).T.copy()).float()
+        self.scale = math.sqrt(mu.mean())
+        self.optimum = linear_vae_optimum(cell.spectrum, cell.kappa)
+        self.kappa = cell.kappa
+        self.generator = torch.Generator().manual_seed(cell.seed)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+        self.nodes, self.node_weights = nodes, weights / weights.sum()
+
+    def batch(self, size: int) -> Tensor:
+        """Draws data."""
+        noise = torch.randn(size, len(self.root), generator=self.generator)
+        return noise @ self.root
+
+    def metrics(self, model: LinearVAE) -> tuple[float, float]:
+        """RE/kappa^2 and KL/R on the population, by closed forms and quadrature."""
+        k = model.latents
+        weight = model.encoder.weight.detach().double().numpy() / self.scale
+        bias = model.encoder.bias.detach().double().numpy()
+        decoder = model.decoder.weight.detach().double().numpy() * self.scale
+        offset = model.decoder.bias.detach().double().numpy() * self.scale
+        spread = np.einsum("kd,de,ke->k", weight, self.covariance, weight)
+        # the log-variance is a squashed affine map of Gaussian data: one dimension to integrate
+        raw = bias[k:, None] + np.sqrt(np.maximum(spread[k:], 0))[:, None] * self.nodes
+        log_variance = bound_log_variance(torch.from_numpy(raw)).numpy()
+        variance = np.exp(log_variance) @ self.node_weights
+        kl = 0.5 * np.sum(
+            spread[:k] + bias[:k] ** 2 + variance - 1 - log_variance @ self.node_weights
+        )
+        residual = np.eye(len(self.covariance)) - decoder @ weight[:k]
+        mean = decoder @ bias[:k] + offset
+        error = (
+            np.einsum("ij,jk,ik->", residual, self.covariance, residual)
+            + mean @ mean
+            + np.sum(variance * np.sum(decoder**2, 0))
+        )
+        error /= len(self.covariance)
+        return error / self.kappa**2, kl / self.optimum.rate
+
+
+def train(cell: Cell, build: Callable[[Cell, float], Contestant], rate: float) -> NDArray[Any]:
+    """Trains once and returns the three ratios at every look, (looks, 3)."""
+    torch.set_num_threads(1)
+    problem = Problem(cell)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        model = LinearVAE(len(cell.spectrum), cell.latents, scale=problem.scale)
+        if cell.optimizer == "adam":
+            optimizer: torch.optim.Optimizer = torch.optim.Adam(
+                model.parameters(), cell.learning_rate
+            )
+        else:
+            optimizer = torch.optim.SGD(model.parameters(), cell.learning_rate, momentum=0.9)
+        contestant = build(cell, rate)
+        looks = []
+        for step in range(cell.steps):
+            cosine = 0.5 * (1 + math.cos(math.pi * step / cell.steps))
+            for group in optimizer.param_groups:
+                group["lr"] = cell.learning_rate * (0.01 + 0.99 * cosine)
+            contestant.step(model, optimizer, problem.batch(cell.batch))
+            if (step + 1) % EVERY == 0:
+                looks.append(
+                    (
+                        *problem.metrics(model),
+                        contestant.multiplier() / problem.optimum.multiplier,
+                    )
+                )
+    return np.array(looks)
+
+
+def steps_to_stay(trace: NDArray[Any]) -> float:
+    """The step from which all three stay within their tolerances; infinity if never."""
+    with np.errstate(invalid="ignore"):
+        inside = np.all(np.abs(trace - 1) <= np.array(list(TOLERANCES.values())), axis=1)
+    if not inside[-1]:
+        return math.inf
+    outside = np.flatnonzero(~inside)
+    return float(EVERY * (outside[-1] + 2 if outside.size else 1))
+
+
+def excess(trace: NDArray[Any]) -> float:
+    """The largest final error in units of its tolerance; infinity if it is not finite."""
+    value = np.max(np.abs(trace[-1] - 1) / np.array(list(TOLERANCES.values())))
+    return float(value) if np.isfinite(value) else math.inf
+
+
+def contest(cell: Cell, name: str) -> dict[str, Any]:
+    """One contestant in one cell, at the best of its rates."""
+    rates, build = CONTESTANTS[name]
+    runs = [(rate, train(cell, build, rate)) for rate in rates]
+    rate, trace = min(runs, key=lambda run: (steps_to_stay(run[1]), excess(run[1])))
+    return {
+        "cell": cell.name,
+        "contestant": name,
+        "ratios": trace[-1],
+        "steps": steps_to_stay(trace),
+        "rate": rate,
+        "settings_tried": len(rates),
+    }
+
+
+def to_dataset(
+    cells: Sequence[Cell], names: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> xr.Dataset:
+    """The results by cell and contestant."""
+    at = {(row["cell"], row["contestant"]): row for row in rows}
+    table = [[at[cell.name, name] for name in names] for cell in cells]
+
+    def pick(key: str) -> NDArray[Any]:
+        return np.array([[row[key] for row in line] for line in table], dtype=float)
+
+    dataset = xr.Dataset(
+        {
+            "ratio": (("cell", "contestant", "quantity"), pick("ratios")),
+            "steps": (("cell", "contestant"), pick("steps")),
+            "rate": (("cell", "contestant"), pick("rate")),
+            "kappa": ("cell", np.array([cell.kappa for cell in cells])),
+        },
+        coords={
+            "cell": [cell.name for cell in cells],
+            "contestant": list(names),
+            "quantity": list(TOLERANCES),
+            "tolerance": ("quantity", list(TOLERANCES.values())),
+        },
+        attrs={
+            "title": "Linear VAEs on Gaussian data against their exact optimum",
+            "references": "D7 in docs; benchmarks/linear_gaussian.py",
+            "torch": torch.__version__,
+        },
+    )
+    dataset["steps"].attrs = {"long_name": "step from which all stay within tolerance"}
+    return dataset
+
+
+def markdown(dataset: xr.Dataset) -> Iterator[str]:
+    """The table, and what it amounts to."""
+    names = [str(name) for name in dataset.contestant.values]
+    yield "| cell | " + " | ".join(names) + " |"
+    yield "|---" * (len(names) + 1) + "|"
+    for cell in dataset.cell.values:
+        row = dataset.sel(cell=cell)
+        entries = []
+        for name in names:
+            one = row.sel(contestant=name)
+            steps = float(one.steps)
+            ratios = " ".join(
+                f"{float(v):.3g}" if abs(v) >= 10 else f"{float(v):.3f}" for v in one.ratio
+            )
+            entries.append(f"{ratios}; " + (f"**{steps:.0f}**" if math.isfinite(steps) else "-"))
+        yield f"| {cell} | " + " | ".join(entries) + " |"
+    yield ""
+    reached = np.isfinite(dataset.steps).sum("cell")
+    for name in names:
+        yield f"- {name}: {int(reached.sel(contestant=name))} of {dataset.sizes['cell']} cells"
+    for reference in ("oracle", "rescaled-oracle"):
+        if {"ours", reference} <= set(names):
+            ours = dataset.steps.sel(contestant="ours")
+            both = ours / dataset.steps.sel(contestant=reference)
+            both = both.where(np.isfinite(both) | np.isfinite(ours))
+            yield (
+                f"- steps of ours over those of the {reference}, median over the cells that "
+                f"either reaches (infinite where only one does): {float(both.median()):.2f}"
+            )
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cells", choices=("grid", "hard", "all"), default="grid")
+    parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=[*CONTESTANTS])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="cells at once")
+    parser.add_argument("--out", type=Path, help="where the dataset goes (NetCDF)")
+    args = parser.parse_args()
+    cells = [*(grid(args.seed) if args.cells != "hard" else [])]
+    cells += hard(args.seed) if args.cells != "grid" else []
+    cells = [cell for cell in cells if args.only in cell.name]
+    if not cells:
+        parser.error(f"no cell has {args.only!r} in its name")
+    jobs = [(cell, name) for cell in cells for name in args.contestants]
+    runs = Parallel(n_jobs=args.jobs, return_as="generator")(
+        delayed(contest)(cell, name) for cell, name in jobs
+    )
+    rows = list(tqdm(runs, total=len(jobs), file=sys.stderr))
+    dataset = to_dataset(cells, args.contestants, rows)
+    print("\n".join(markdown(dataset)))
+    if args.out:
+        dataset.to_netcdf(args.out, engine="h5netcdf")
+
+
+if __name__ == "__main__":
+    main()
