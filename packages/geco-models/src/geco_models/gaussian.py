@@ -46,16 +46,17 @@ def standard_normal(
 
     Args:
         shape: The shape of the result.
-        like: A tensor whose type and device the result takes.
+        like: A tensor whose device and type the result takes, but float32 instead of half.
         generator: The source of randomness; the global one if None.
 
     Returns:
         Independent draws.
     """
+    dtype = torch.promote_types(like.dtype, torch.float32)
     if generator is None:
         # a call that names a generator, even None, cannot be compiled with a symbolic batch size
-        return torch.randn(shape, dtype=like.dtype, device=like.device)
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+        return torch.randn(shape, dtype=dtype, device=like.device)
+    return torch.randn(shape, generator=generator, dtype=dtype, device=like.device)
 
 
 def standard_log_prob(z: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ class AbstractGaussianVAE(AbstractVAE):
         n = as_positive(n, "n")
         embedding = self.embed(self.check_context(context, n))
         z = standard_normal((n, self.latents), self.reference(), generator)
-        return self.generate(z, embedding)
+        return self.generate(self.like_weights(z), embedding)
 
     def prior_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The log-density of N(0, I) in nats, (batch,); the context is checked, then ignored."""
