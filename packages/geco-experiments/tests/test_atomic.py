@@ -12,7 +12,7 @@ def test_writes_and_replaces(tmp_path):
     write_atomic(path, b"one")
     write_atomic(path, memoryview(b"two"))
     assert path.read_bytes() == b"two"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_follows_the_umask(tmp_path):
@@ -32,22 +32,22 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunError, match="the disk is full; nothing there was changed"):
-        with writing("the thing", path):
-            write_atomic(path, b"new")
+    message = "the disk is full; nothing there was changed"
+    with pytest.raises(RunError, match=message), writing("the thing", path):
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="a part of the path is a file"):
-        with writing("the run", tmp_path / "file"):
-            (tmp_path / "file" / "sub").mkdir(parents=True)
+    message = "a part of the path is a file"
+    with pytest.raises(RunError, match=message), writing("the run", tmp_path / "file"):
+        (tmp_path / "file" / "sub").mkdir(parents=True)
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):
     (tmp_path / f"{PREFIX}run.nc-abc").touch()
     (tmp_path / "mine.tmp").touch()
     remove_leftovers(tmp_path)
-    assert os.listdir(tmp_path) == ["mine.tmp"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.tmp"]

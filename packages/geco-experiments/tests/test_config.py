@@ -131,7 +131,7 @@ def test_values_of_the_wrong_type_are_refused(make, message):
 
 
 def test_unknown_fields_get_a_suggestion():
-    with pytest.raises(ValueError, match="did you mean .*objective.kappa"):
+    with pytest.raises(ValueError, match=r"did you mean .*objective.kappa"):
         replace(RunConfig(), {"objective.kapa": 0.1})
     with pytest.raises(ValueError, match="names no field of a run"):
         RunConfig.from_dict({"sed": 3})

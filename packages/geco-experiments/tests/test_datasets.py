@@ -126,7 +126,7 @@ def test_damaged_idx_files(tmp_path, content, message):
 def test_truncated_archives(tmp_path, fake_mnist):
     path = fake_mnist / "MNIST/raw/train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(DataError, match="cannot be read .*: replace or remove it"):
+    with pytest.raises(DataError, match=r"cannot be read .*: replace or remove it"):
         load("mnist", DataHome(fake_mnist, tmp_path))
     (tmp_path / "x.xz").write_bytes(b"not xz")
     with pytest.raises(DataError, match="cannot be read"):
@@ -135,7 +135,7 @@ def test_truncated_archives(tmp_path, fake_mnist):
 
 def test_images_and_labels_that_do_not_fit(tmp_path, fake_mnist, write_idx):
     write_idx(fake_mnist / "MNIST/raw/train-labels-idx1-ubyte.gz", np.zeros(7))
-    with pytest.raises(DataError, match="has 40 images but .* 7 labels"):
+    with pytest.raises(DataError, match=r"has 40 images but .* 7 labels"):
         load("mnist", DataHome(fake_mnist, tmp_path))
     write_idx(fake_mnist / "MNIST/raw/train-images-idx3-ubyte.gz", np.zeros((7, 20, 20)))
     with pytest.raises(DataError, match=r"has shape \(7, 20, 20\)"):
@@ -200,7 +200,7 @@ def test_cifar_with_wrong_content(home, cifar_records):
     for name in CIFAR_FILES:
         (folder / name).write_bytes(cifar_records.tobytes())
     (folder / "data_batch_3.bin").write_bytes(cifar_records.tobytes()[:-1])
-    with pytest.raises(DataError, match="data_batch_3.bin holds .* no whole number of records"):
+    with pytest.raises(DataError, match=r"data_batch_3.bin holds .* no whole number of records"):
         load("cifar-10", home)
     wrong = cifar_records.copy()
     wrong[0, 0] = 77

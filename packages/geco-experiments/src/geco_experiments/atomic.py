@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geco_experiments.errors import RunError
 
-__all__ = ["PREFIX", "remove_leftovers", "write_atomic", "writing"]
+__all__ = ["PREFIX", "reading", "remove_leftovers", "write_atomic", "writing"]
 
 PREFIX = ".geco-tmp-"
 
@@ -69,6 +69,19 @@ def writing(what: str, path: Path) -> Iterator[None]:
             f"{what} could not be written to {path}: {reason}; nothing there was changed, "
             "make room or choose another folder (--out), then run the same command again"
         ) from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn failures of the file system into one sentence.
+
+    Raises:
+        RunError: in place of any OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _umask() -> int:

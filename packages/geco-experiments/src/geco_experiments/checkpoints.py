@@ -1,26 +1,29 @@
 """One checkpoint file per run: all that is needed to go on bit for bit.
 
-The file holds tensors, numbers and text only and is read with `weights_only=True`, so that a
-foreign file can do no harm. It is written whole or not at all.
+The file is a header (magic word, version, sha256 of the rest), then what `torch.save` makes of
+tensors, numbers and text. The checksum is compared before anything is unpickled, and only with
+`weights_only=True`: a foreign file can do no harm, and a flipped bit, which `torch.load` would not
+notice, is noticed. The file is written whole or not at all.
 """
 
+import hashlib
 import io
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from geco_experiments.atomic import write_atomic, writing
+from geco_experiments.atomic import reading, write_atomic, writing
 from geco_experiments.config import RunConfig
 from geco_experiments.errors import RunError
 
 __all__ = ["FILE", "Checkpoint", "read", "write"]
 
 FILE = "checkpoint.pt"
-FORMAT = "geco-experiments checkpoint"
+MAGIC = b"geco-experiments checkpoint\n"
 VERSION = 1
+HEADER = len(MAGIC) + 1 + 32
 
 
 class Checkpoint(NamedTuple):
@@ -54,17 +57,14 @@ def write(path: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
         RunError: if the disk is full or the folder cannot be written to; the previous checkpoint
             is still there.
     """
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "config": config.to_json(),
-        **checkpoint._asdict(),
-    }
-    # serialised in memory first: torch's own writer reports a full disk as an internal error
+    content = {"config": config.to_json(), **checkpoint._asdict()}
     buffer = io.BytesIO()
+    buffer.write(bytes(HEADER))
     torch.save(content, buffer)
+    data = buffer.getbuffer()
+    data[:HEADER] = _header(data[HEADER:])
     with writing(f"the checkpoint of step {checkpoint.step}", path):
-        write_atomic(path, buffer.getbuffer())
+        write_atomic(path, data)
 
 
 def read(path: Path, config: RunConfig) -> Checkpoint:
@@ -75,25 +75,19 @@ def read(path: Path, config: RunConfig) -> Checkpoint:
             is left as it is.
     """
     remedy = "move it away to start this run from the beginning"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        KeyError,
-        ValueError,
-    ) as error:
-        reason = str(error).partition("\n")[0][:100]
-        raise RunError(f"{path} is damaged or no checkpoint ({reason}): {remedy}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise RunError(f"{path} was not written by this program: {remedy}")
-    if content.get("version") != VERSION:
+    with reading(path):
+        data = path.read_bytes()
+    if not data.startswith(MAGIC) or len(data) < HEADER:
+        raise RunError(f"{path} is truncated or was not written by this program: {remedy}")
+    version, body = data[len(MAGIC)], data[HEADER:]
+    if version != VERSION:
         raise RunError(
-            f"{path} has format version {content.get('version')}, this release reads {VERSION}: "
-            "use the release that wrote it, or " + remedy
+            f"{path} has format version {version}, this release reads {VERSION}: use the release "
+            f"that wrote it, or {remedy}"
         )
+    if data[:HEADER] != _header(body):
+        raise RunError(f"{path} is damaged (its checksum does not fit its content): {remedy}")
+    content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     try:
         identity = RunConfig.from_json(content["config"]).identity
         checkpoint = Checkpoint(**{name: content[name] for name in Checkpoint._fields})
@@ -102,3 +96,7 @@ def read(path: Path, config: RunConfig) -> Checkpoint:
     if identity != config.identity:
         raise RunError(f"{path} belongs to a run with another configuration: {remedy}")
     return checkpoint
+
+
+def _header(body: bytes | memoryview) -> bytes:
+    return MAGIC + bytes([VERSION]) + hashlib.sha256(body).digest()

@@ -27,7 +27,7 @@ def write_dataset(dataset: xr.Dataset, path: Path) -> None:
         RunError: if the disk is full or the folder cannot be written to.
     """
     encoding = {
-        name: {"zlib": True, "complevel": 4}
+        name: {"zlib": True, "complevel": 4, "fletcher32": True}
         for name, variable in dataset.variables.items()
         if variable.size > 1000 and variable.dtype.kind in "fiub"
     }
