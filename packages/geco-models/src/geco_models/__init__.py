@@ -1,6 +1,7 @@
 """VAE, VAE with RealNVP flows, and ConvDraw in PyTorch, behind one model output."""
 
 from geco_models.checkpoint import load
+from geco_models.classifiers import FeatureExtractor, SmallCNN, SmallResNet
 from geco_models.conv_draw import ConvDraw
 from geco_models.conv_lstm import ConvLSTMCell
 from geco_models.flows import AffineCoupling, RealNVP
@@ -17,9 +18,12 @@ __all__ = [
     "ConvLSTMCell",
     "ConvVAE",
     "DiagonalGaussian",
+    "FeatureExtractor",
     "LinearVAE",
     "ModelOutput",
     "RealNVP",
+    "SmallCNN",
+    "SmallResNet",
     "__version__",
     "load",
 ]

@@ -4,14 +4,14 @@ import os
 import pickle
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
     from geco_models.model import AbstractVAE
 
-__all__ = ["load", "load_as", "save"]
+__all__ = ["Configured", "load", "load_as", "read", "save"]
 
 FORMAT = "geco-models"
 VERSION = 1
@@ -19,7 +19,20 @@ VERSION = 1
 M = TypeVar("M", bound="AbstractVAE")
 
 
-def save(model: "AbstractVAE", path: str | os.PathLike[str]) -> None:
+class Configured(Protocol):
+    """A module that can be built again from its configuration."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor arguments, ready for JSON."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters and buffers by name."""
+        ...
+
+
+def save(model: Configured, path: str | os.PathLike[str]) -> None:
     """Writes class name, configuration and weights to one file, whole or not at all.
 
     Args:
@@ -93,7 +106,7 @@ def load_as(
 def _build(
     path: Path, map_location: str | torch.device, classes: dict[str, type["AbstractVAE"]]
 ) -> "AbstractVAE":
-    content = _read(path, map_location)
+    content = read(path, map_location)
     name, config, state = content["model"], content["config"], content["state"]
     if name not in classes:
         known = ", ".join(sorted(classes))
@@ -109,7 +122,21 @@ def _build(
     return model
 
 
-def _read(path: Path, map_location: str | torch.device) -> dict[str, Any]:
+def read(path: str | os.PathLike[str], map_location: str | torch.device) -> dict[str, Any]:
+    """The content of a file written by `save`: `model`, `config` and `state`.
+
+    Args:
+        path: The file.
+        map_location: The device to load to.
+
+    Returns:
+        Class name, configuration and weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint of this package.
+    """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint file {path}")
     try:

@@ -26,9 +26,8 @@ __all__ = ["ConvLSTMCell"]
 class ConvLSTMCell(nn.Module):
     r"""Creates a convolutional LSTM cell (the module's formula; no peephole connections).
 
-    The gates lie along the channels in the order input, forget, output, candidate, so that one
-    sigmoid serves the first three. The bias of the forget gates starts at 1: a fresh cell
-    remembers.
+    The gates lie along the channels in the order input, forget, output, candidate. The bias of
+    the forget gates starts at 1: a fresh cell remembers.
 
     References:
         Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting
@@ -134,8 +133,8 @@ class ConvLSTMCell(nn.Module):
         gates = self.gates((*inputs, hidden))
         if offset is not None:
             gates = gates + offset
-        opened = torch.sigmoid(gates[:, : 3 * self.hidden])
-        remember_new, remember_old, show = opened.chunk(3, dim=1)
-        candidate = torch.tanh(gates[:, 3 * self.hidden :])
-        cell = remember_old * cell + remember_new * candidate
-        return show * torch.tanh(cell), cell
+        # one chunk, whose backward is one copy: slices would each fill all four gates with zeros
+        remember_new, remember_old, show, candidate = gates.chunk(4, dim=1)
+        kept = torch.sigmoid(remember_old) * cell
+        cell = torch.addcmul(kept, torch.sigmoid(remember_new), torch.tanh(candidate))
+        return torch.sigmoid(show) * torch.tanh(cell), cell

@@ -37,11 +37,11 @@ class Sources(NamedTuple):
     """The folded image, (batch, pixels, h, w); None where a model only generates."""
 
     features: Tensor | None
-    r"""The image's features :math:`\varphi`, (batch, hidden, h, w); None with `image`."""
+    r"""The image's features :math:`\varphi`, (batch, features, h, w); None with `image`."""
 
     context: Tensor | None
-    r"""The context's features :math:`\psi`, (batch, hidden, h, w) or, of a vector,
-    (batch, hidden, 1, 1); None in an unconditional model."""
+    r"""The context's features :math:`\psi`, (batch, features, h, w) or, of a vector,
+    (batch, features, 1, 1); None in an unconditional model."""
 
 
 class DrawState(NamedTuple):
@@ -83,8 +83,8 @@ class DrawCore(nn.Module):
         pixels: The channels of an image folded to the state's resolution.
         canvas: The channels of the canvas; None where the canvas is the folded image.
         latent_channels: The channels of :math:`z_t`.
-        hidden: The channels of each conv-LSTM's state, and of the features
-            :math:`\varphi` and :math:`\psi`.
+        hidden: The channels of each conv-LSTM's state.
+        features: The channels of the features :math:`\varphi` and :math:`\psi`.
         kernel: The odd side of all convolutions over states.
         context_kernel: The odd side of the convolution over the context's features; None for
             an unconditional model.
@@ -96,6 +96,7 @@ class DrawCore(nn.Module):
         canvas: int | None,
         latent_channels: int,
         hidden: int,
+        features: int,
         kernel: int,
         context_kernel: int | None,
     ) -> None:
@@ -106,12 +107,12 @@ class DrawCore(nn.Module):
         self.posterior_cell = ConvLSTMCell(self.read_from + pixels + hidden, hidden, kernel)
         self.decoder_cell = ConvLSTMCell(latent_channels, hidden, kernel)
         self.image_gates = nn.Conv2d(
-            hidden + pixels, 4 * hidden, kernel, padding="same", bias=False
+            features + pixels, 4 * hidden, kernel, padding="same", bias=False
         )
         self.context_gates = (
             None
             if context_kernel is None
-            else nn.Conv2d(hidden, 12 * hidden, context_kernel, padding="same", bias=False)
+            else nn.Conv2d(features, 12 * hidden, context_kernel, padding="same", bias=False)
         )
         self.prior_head = nn.Conv2d(hidden, 2 * latent_channels, 1)
         self.posterior_head = nn.Conv2d(hidden, 2 * latent_channels, 1)

@@ -21,8 +21,9 @@ class DrawNetwork(nn.Module):
         shape: The shape (C, H, W) of one image.
         steps: The number of steps.
         latent_channels: The channels of each latent map.
-        hidden: The channels of the recurrent states and of all features.
-        context_shape: Planes (C, H, W) of the image's height and width, a vector (F,), or None.
+        hidden: The channels of the recurrent states.
+        features: The channels of the features of image and context.
+        context_shape: Planes (C, H, W), a vector (F,), or None for an unconditional model.
         shared: Whether all steps use the same weights.
         stride: Image pixels per state cell along each side.
         kernel: The odd side of the convolutions over states.
@@ -39,6 +40,7 @@ class DrawNetwork(nn.Module):
         steps: int,
         latent_channels: int,
         hidden: int,
+        features: int,
         context_shape: tuple[int, ...] | None,
         shared: bool,
         stride: int,
@@ -46,21 +48,24 @@ class DrawNetwork(nn.Module):
         canvas: int | None,
     ) -> None:
         super().__init__()
-        self.shape, self.stride = shape, stride
+        self.shape, self.stride = tuple(shape), stride
         channels, height, width = shape
         self.size = (math.ceil(height / stride), math.ceil(width / stride))
         pixels = channels * stride**2
 
-        self.image_net = _planes_net(pixels, hidden, kernel)
+        self.image_net = _planes_net(pixels, hidden, features, kernel)
         self.context_net: nn.Module | None = None
         context_kernel: int | None = None
         if context_shape is not None and len(context_shape) == 1:
-            self.context_net, context_kernel = _vector_net(context_shape[0], hidden), 1
+            self.context_net, context_kernel = _vector_net(context_shape[0], features), 1
         elif context_shape is not None:
             folded = context_shape[0] * stride**2
-            self.context_net, context_kernel = _planes_net(folded, hidden, kernel), kernel
+            self.context_net, context_kernel = (
+                _planes_net(folded, hidden, features, kernel),
+                kernel,
+            )
         self.cores = nn.ModuleList(
-            DrawCore(pixels, canvas, latent_channels, hidden, kernel, context_kernel)
+            DrawCore(pixels, canvas, latent_channels, hidden, features, kernel, context_kernel)
             for _ in range(1 if shared else steps)
         )
         self.readout = None if canvas is None else nn.Conv2d(canvas, pixels, 1)
@@ -98,7 +103,11 @@ class DrawNetwork(nn.Module):
         """The planes and features of checked images and contexts, made once for all steps."""
         planes = None
         if self.context_net is not None and context is not None:
-            planes = self.context_net(self.fold(context) if context.dim() == 4 else context)
+            if context.dim() == 4:
+                if context.shape[2:] != self.shape[1:]:
+                    context = functional.interpolate(context, self.shape[1:], mode="area")
+                context = self.fold(context)
+            planes = self.context_net(context)
         if x is None:
             return Sources(None, None, planes)
         image = self.fold(x)
@@ -123,14 +132,14 @@ class DrawNetwork(nn.Module):
     def image(self, canvas: Tensor) -> Tensor:
         """The image that a canvas stands for, (batch, C, H, W)."""
         image = functional.pixel_shuffle(self.picture(canvas), self.stride)
-        return image[:, :, : self.shape[1], : self.shape[2]]
+        return image[:, :, : self.shape[1], : self.shape[2]].contiguous()
 
 
-def _planes_net(channels: int, hidden: int, kernel: int) -> nn.Sequential:
+def _planes_net(channels: int, hidden: int, features: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, hidden, kernel, padding="same"),
         nn.GELU(),
-        nn.Conv2d(hidden, hidden, kernel, padding="same"),
+        nn.Conv2d(hidden, features, kernel, padding="same"),
         nn.GELU(),
     )
 
