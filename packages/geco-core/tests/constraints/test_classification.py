@@ -65,6 +65,49 @@ def test_bounds(seed, kappa, factor):
     torch.testing.assert_close(relative, -torch.ones(6).double())
 
 
+@pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+def test_the_gradient_is_exact_from_the_floor_on_and_does_not_vanish_below(outputs):
+    wrong_by = torch.tensor([0.0, 1.0, 2.0, 5.0, 10.0, 40.0])
+    for floor in (0.0, 0.1):
+        logits = torch.stack([torch.zeros(6), wrong_by], 1).requires_grad_()
+        given = logits if outputs == "logits" else logits.softmax(1)
+        constraint = ClassificationAccuracy(
+            0.9, lambda g: g, outputs=outputs, gradient_floor=floor
+        )
+        violation = constraint(given, given, labels=torch.zeros(6, dtype=torch.long))
+        p = logits.detach().softmax(1)[:, 0]
+        torch.testing.assert_close(violation, 0.9 - p)  # the value is that of the formula
+        (gradient,) = torch.autograd.grad(violation.sum(), logits)
+        # d ln p / d logit = 1 - p; the smallest p is too small for 1e-6 of the floor
+        expected = -torch.maximum(p, torch.tensor(floor)) * (1 - p)
+        known = slice(None) if outputs == "logits" else slice(5)
+        torch.testing.assert_close(gradient[known, 0], expected[known])
+        assert gradient.isfinite().all()
+
+
+def test_surely_wrong_reconstructions_can_be_put_right():
+    # gradient ascent on the logits themselves, from p = 4e-18
+    labels = torch.zeros(3, dtype=torch.long)
+    reached = {}
+    for floor in (0.0, 0.05):
+        logits = torch.tensor([[-20.0, 20.0]] * 3, requires_grad=True)
+        constraint = ClassificationAccuracy(0.9, lambda g: g, gradient_floor=floor)
+        for _ in range(1000):
+            (gradient,) = torch.autograd.grad(
+                constraint(logits, logits, labels=labels).sum(), logits
+            )
+            logits = (logits - gradient).detach().requires_grad_()
+        reached[floor] = constraint(logits, logits, labels=labels)
+    assert (reached[0.05] < 0).all()
+    assert (reached[0.0] > 0.89).all()
+
+
+def test_the_floor_is_validated():
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"`gradient_floor` must be in \[0, 1\)"):
+            ClassificationAccuracy(0.9, lambda g: g, gradient_floor=wrong)
+
+
 def test_a_class_at_each_location_is_averaged():
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(3, (2, 4, 5), generator=torch.Generator().manual_seed(1))

@@ -3,6 +3,12 @@ r"""CLA, the classification accuracy.
 :math:`C(x, g(z)) = \kappa - l(x)^T c(g(z))` with :math:`l` the one-hot label and :math:`c` the
 class probabilities of a frozen classifier. The form is the paper's, its sign this project's: at
 most 0 where the reconstruction is classified well enough.
+
+The probability of a class has next to no gradient where the classifier is sure of another one,
+so that reconstructions which are surely wrong stay wrong: under this constraint alone, training
+from scratch can get stuck with classes that are never decoded, whatever the multiplier. The
+value of the constraint is always that of the formula; its gradient is that of :math:`\ln p` times
+a small constant where :math:`p` is smaller than this constant. That is this project's choice too.
 """
 
 from collections.abc import Callable
@@ -41,10 +47,14 @@ class ClassificationAccuracy(ToleranceConstraint):
             at each location, which are averaged.
         outputs: What the classifier returns: "logits", before a softmax over the classes, or
             "probabilities".
+        gradient_floor: :math:`\epsilon`; the gradient of a probability :math:`p` is taken as
+            :math:`\max(p, \epsilon) \nabla \ln p`, which is exact from :math:`p = \epsilon` on
+            and does not vanish below. 0 takes the exact gradient everywhere.
 
     Raises:
         TypeError: If `kappa` is no number or `classifier` cannot be called.
-        ValueError: If `kappa` is not between 0 and 1, or `outputs` is something else.
+        ValueError: If `kappa` is not between 0 and 1, `outputs` is something else, or
+            `gradient_floor` is not in [0, 1).
         RuntimeError: If a module cannot be copied.
     """
 
@@ -57,11 +67,15 @@ class ClassificationAccuracy(ToleranceConstraint):
         classifier: Callable[[Tensor], Tensor],
         *,
         outputs: Literal["logits", "probabilities"] = "logits",
+        gradient_floor: float = 0.05,
     ) -> None:
         super().__init__(kappa)
         if outputs not in ("logits", "probabilities"):
             raise ValueError(f"`outputs` must be 'logits' or 'probabilities', got {outputs!r}")
+        if not 0 <= gradient_floor < 1:
+            raise ValueError(f"`gradient_floor` must be in [0, 1), got {gradient_floor}")
         self.outputs = outputs
+        self.gradient_floor = float(gradient_floor)
         self.classifier = frozen(classifier, "classifier")
 
     @property
@@ -114,9 +128,24 @@ class ClassificationAccuracy(ToleranceConstraint):
             )
         check_differentiable(reconstruction, (scores,), "classifier")
         scores = scores.to(accumulation_dtype(scores))
-        probabilities = scores.softmax(1) if self.outputs == "logits" else scores
-        right = _probability_of(labels, probabilities)
+        right = _probability_of(labels, self._probabilities(scores))
         return mean_per_example(1 - right) - self.scale
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        """The class probabilities, with the gradient that does not vanish."""
+        floor = self.gradient_floor
+        if self.outputs == "logits":
+            if floor == 0:
+                return scores.softmax(1)
+            logarithms = scores.log_softmax(1)
+            values = logarithms.detach().exp()
+            # x - x.detach() is 0 with the gradient of x
+            return values + values.clamp_min(floor) * (logarithms - logarithms.detach())
+        if floor == 0:
+            return scores
+        values = scores.detach()
+        factor = floor / values.clamp(1e-6 * floor, floor)
+        return values + factor * (scores - values)
 
 
 def _probability_of(labels: Tensor, probabilities: Tensor) -> Tensor:

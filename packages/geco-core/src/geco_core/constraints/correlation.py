@@ -142,15 +142,13 @@ class PatchCrossCorrelation(ToleranceConstraint):
             fraction = box_mean(full.mean(1), size, stride)
             divisor = torch.where(fraction > 0, fraction, torch.ones_like(fraction))
 
-        def patch_mean(values: Tensor) -> Tensor:
-            # channels first: what is pooled and kept for the gradient has one channel
-            one = values.squeeze(1) if values.shape[1] == 1 else values.mean(1)
-            pooled = box_mean(one, size, stride)
-            return pooled if divisor is None else pooled / divisor
-
-        mean_a, mean_b = patch_mean(a), patch_mean(b)
-        second_a, second_b = patch_mean(a.square()), patch_mean(b.square())
-        covariance = patch_mean(a * b) - mean_a * mean_b
+        # channels first, and all five in one go: the maps have one channel and few calls
+        maps = torch.stack([m.mean(1) for m in (a, b, a.square(), b.square(), a * b)])
+        moments = box_mean(maps, size, stride)
+        if divisor is not None:
+            moments = moments / divisor
+        mean_a, mean_b, second_a, second_b, second_ab = moments.unbind(0)
+        covariance = second_ab - mean_a * mean_b
         flat_a, flat_b = self._flat_variance(second_a), self._flat_variance(second_b)
         inverse_a = _positive(second_a - mean_a.square(), flat_a).rsqrt()
         inverse_b = _positive(second_b - mean_b.square(), flat_b).rsqrt()

@@ -71,8 +71,8 @@ class LocalMoments(nn.Module):
         # centred first, or the variance loses its digits in images far from 0
         centre = x.detach().mean(tuple(range(2, x.ndim)), keepdim=True)
         centred = x - centre
-        mean = box_mean(centred, size, stride)
-        second = box_mean(centred.square(), size, stride)
+        maps = torch.stack([centred, centred.square()])
+        mean, second = box_mean(maps, size, stride).unbind(0)
         variance = (second - mean.square()).clamp_min(0)
         return mean + centre, (variance + self.eps**2 + rounding_floor(second)).sqrt()
 

@@ -1,15 +1,20 @@
-"""Means over every patch of an image, without a copy of any patch.
+r"""Means over every patch of an image, without a copy of any patch.
 
-A mean over a box is a mean over its first axis, then over its second, and so on: one pooling per
-axis on maps of the image's own size. An unfolded copy would be as many times larger as a patch
-has elements.
+A sum over a box is a sum over its first axis, then over its second, and so on; and a sum over a
+window is that of two windows of half its length. So a box of :math:`k \times k` costs about
+:math:`2 \log_2 k` additions of maps of the image's own size, where an unfolded copy has
+:math:`k^2` such maps. Pooling layers would do the same with fewer calls, but are 10 to 20 times
+slower on a CPU; convolutions and cumulative sums would lose digits, the former where a GPU or
+autocast rounds their inputs, the latter in long rows.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import pad
 
 __all__ = ["box_mean", "check_patches", "patch_shape", "rounding_floor"]
 
@@ -82,16 +87,71 @@ def box_mean(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> 
     Returns:
         (..., *locations), with (length - size) // stride + 1 locations per axis.
     """
+    # a compiler derives as good a gradient, and dynamo warns of every custom function
+    compiling = torch.compiler.is_compiling()
+    total = _box_sum if compiling else _BoxSum.apply
+    return total(values, size, stride) / math.prod(size)
+
+
+def _box_sum(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     first = values.ndim - len(size)
     for axis, (length, step) in enumerate(zip(size, stride, strict=True), start=first):
-        if length == 1 and step == 1:
-            continue
-        shape = values.shape
-        before, after = shape[:axis].numel(), shape[axis + 1 :].numel()
-        # always the 2-d pooling: the 3-d one has no deterministic gradient on a GPU
-        pooled = avg_pool2d(values.reshape(before, 1, shape[axis], after), (length, 1), (step, 1))
-        values = pooled.reshape(*shape[:axis], pooled.shape[2], *shape[axis + 1 :])
+        values = _window_sum(values, axis, length)
+        if step > 1:
+            values = values[(slice(None),) * axis + (slice(None, None, step),)]
     return values
+
+
+class _BoxSum(torch.autograd.Function):
+    """The sum over boxes: linear, so its gradient needs no map to be kept."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+        return _box_sum(values, size, stride)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        values, ctx.size, ctx.stride = inputs
+        ctx.space = values.shape[values.ndim - len(ctx.size) :]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        # every element gets the sum over the boxes that hold it: again a sum over boxes
+        axes = zip(ctx.space, ctx.size, ctx.stride, strict=True)
+        for axis, (space, length, step) in enumerate(axes, start=gradient.ndim - len(ctx.size)):
+            if step > 1:
+                shape = [*gradient.shape]
+                shape[axis] = space - length + 1
+                spread = gradient.new_zeros(shape)
+                spread[(slice(None),) * axis + (slice(None, None, step),)] = gradient
+                gradient = spread
+        margins = [margin for length in reversed(ctx.size) for margin in (length - 1,) * 2]
+        padded = pad(gradient, margins)
+        ones = (1,) * len(ctx.size)
+        return _BoxSum.apply(padded, ctx.size, ones), None, None  # type: ignore[no-untyped-call]
+
+
+def _window_sum(values: Tensor, axis: int, length: int) -> Tensor:
+    """The sums over all windows of some length along an axis."""
+    total, covered = None, 0  # what the windows hold so far
+    part, width = values, 1  # sums over windows of a power of two
+    while True:
+        if length & width:
+            if total is None:
+                total = part
+            else:
+                count = values.shape[axis] - (covered + width) + 1
+                total = total.narrow(axis, 0, count) + part.narrow(axis, covered, count)
+            covered += width
+        if 2 * width > length:
+            break
+        count = part.shape[axis] - width
+        part = part.narrow(axis, 0, count) + part.narrow(axis, width, count)
+        width *= 2
+    # a window of one element alone would be the input itself
+    return values.clone() if total is None or total is values else total
 
 
 def rounding_floor(second_moment: Tensor) -> Tensor:
