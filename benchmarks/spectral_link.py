@@ -79,7 +79,7 @@ def main() -> None:
             print(f"    {rival:17s} {values[row]:.2f} at T={at[j]:.4g} (K="
                   f"{int(found.n_clusters[row])}); median {np.nanmedian(values):.2f}")  # fmt: skip
         print("  agreement with the labels, best over T:")
-        for j, method in enumerate(found.method.values):
+        for j, method in enumerate(found.clustering.values):
             where = float(found.best_accuracy_temperature[j])
             row = int(np.argmin(np.abs(found.temperature.values - where)))
             extra = f" (K={int(found.n_clusters[row])})" if method == "fixed_points" else ""

@@ -90,20 +90,20 @@ def test_tree_rate_and_spectral_pictures() -> None:
     comparison = xr.Dataset(
         {
             "agreement": (("temperature", "rival"), np.full((3, 3), 0.5)),
-            "accuracy": (("temperature", "method"), np.full((3, 4), 0.5)),
+            "accuracy": (("temperature", "clustering"), np.full((3, 4), 0.5)),
             "n_clusters": ("temperature", [3, 2, 1]),
             "spectral_gap": ("temperature", [0.1, 0.2, 0.3]),
         },
         {
             "temperature": heat,
             "rival": ["spectral", "kmeans", "gaussian_mixture"],
-            "method": ["fixed_points", "spectral", "kmeans", "gaussian_mixture"],
+            "clustering": ["fixed_points", "spectral", "kmeans", "gaussian_mixture"],
         },
     )
     text = drawn(plots.plot_spectral_comparison(comparison))
     assert "adjusted Rand index" in text
     assert "spectral gap" in text
-    without = comparison.drop_vars(["accuracy", "method"])
+    without = comparison.drop_vars(["accuracy", "clustering"])
     assert len(plots.plot_spectral_comparison(without).axes) == 3
 
 

@@ -182,7 +182,7 @@ def plot_spectral_comparison(comparison: xr.Dataset) -> Figure:
         "accuracy": "Agreement with the given labels",
     }
     for ax, panel in zip(axes, panels, strict=False):
-        dimension = "rival" if panel == "agreement" else "method"
+        dimension = "rival" if panel == "agreement" else "clustering"
         for name in comparison[dimension].values:
             label, colour = names[str(name)]
             values = comparison[panel].sel({dimension: name}).values

@@ -81,8 +81,8 @@ def compare_spectral_clustering(
         ``eigenvalues`` (temperature, order; the largest of the normalised affinity),
         ``spectral_gap`` (behind the K-th), ``gap_clusters`` (the k >= 2 with the largest gap);
         ``best_agreement`` and ``best_agreement_temperature`` over ``rival``; and with `y`
-        ``accuracy`` (temperature, method), ``best_accuracy`` and
-        ``best_accuracy_temperature`` over ``method``. Partitions into one cluster agree with
+        ``accuracy`` (temperature, clustering), ``best_accuracy`` and
+        ``best_accuracy_temperature`` over ``clustering``. Partitions into one cluster agree with
         nothing: where K = 1 the agreement is NaN.
 
     Raises:
@@ -167,11 +167,11 @@ def compare_spectral_clustering(
     )  # fmt: skip
     _add_best(dataset, "agreement", "rival")
     if truth is not None:
-        dataset = dataset.assign_coords(method=[FIXED_POINTS, *RIVALS])
+        dataset = dataset.assign_coords(clustering=[FIXED_POINTS, *RIVALS])
         dataset["accuracy"] = (
-            ("temperature", "method"), accuracy, {"long_name": "adjusted Rand index with y"},
+            ("temperature", "clustering"), accuracy, {"long_name": "adjusted Rand index with y"},
         )  # fmt: skip
-        _add_best(dataset, "accuracy", "method")
+        _add_best(dataset, "accuracy", "clustering")
         dataset.attrs["n_clusters_asked"] = wanted
     return dataset
 
