@@ -4,9 +4,11 @@ A distribution of decoder values is optimal iff :math:`S = \sup_y D(y) \le 1`,
 
 .. math:: D(y) = \sum_i w_i e^{-|x_i - y|^2 / 2T} / Z_i .
 
-The supremum is looked for by ascent from every data point and every decoder value: the step
-:math:`y \leftarrow \sum_i r_i x_i / \sum_i r_i` with :math:`r_i` the terms of the sum never
-lowers D. This is a strong test, not a proof.
+The supremum is looked for by ascent from the data points and the decoder values: the step
+:math:`y \leftarrow \sum_i r_i x_i / \sum_i r_i`, with :math:`r_i` the terms of the sum, never
+lowers D. This is a strong test, not a proof. The ascents are extrapolated (squared steps, taken
+back when D falls), and run in single precision until they meet each other or a known maximum;
+every height that is reported is computed in double precision.
 """
 
 from dataclasses import dataclass
@@ -17,8 +19,11 @@ from numpy.typing import NDArray
 from geco_theory.mixtures import Mixture
 from geco_theory.standard_data import Array, StandardData
 
-_STEPS = 2000
-_OVERRELAXATION = 1.7
+_BULK_CYCLES = 40
+_FINE_CYCLES = 400
+_CAPTURE = 0.05  # in sqrt(T): a climb this near to a known maximum has arrived there
+_SAME = 0.02  # in sqrt(T): climbs this near to each other go on as one
+_BLOCK = 2**20  # numbers in one block of pairs
 
 
 @dataclass(frozen=True)
@@ -39,28 +44,106 @@ class Maxima:
         return float(self.log_d[0])
 
 
-def tilt(
-    data: StandardData, log_z: Array, temperature: float, points: Array
+class Landscape:
+    r"""The function :math:`\ln D` of one solution.
+
+    Args:
+        data: The data.
+        log_z: (n,) :math:`\ln Z_i` of the solution.
+        temperature: T, in standard units.
+        dtype: Precision of the pairs.
+    """
+
+    def __init__(
+        self,
+        data: StandardData,
+        log_z: Array,
+        temperature: float,
+        dtype: type[np.floating] = np.float64,
+    ) -> None:
+        n, r = data.rows.shape
+        squares = np.einsum("ij,ij->i", data.rows, data.rows)
+        offset = np.log(data.weights) - log_z - squares / (2 * temperature)
+        self.ceiling = float(offset.max())
+        self.left = np.empty((r + 1, n), dtype)
+        self.left[:r] = data.rows.T / temperature
+        self.left[r] = offset - self.ceiling
+        self.right = np.concatenate([data.rows, np.ones((n, 1))], axis=1).astype(dtype)
+        self.temperature = temperature
+        self.dtype = dtype
+
+    def step(self, points: Array) -> tuple[Array, Array]:
+        r""":math:`\ln D` at `points` (p, r), and the next point of each climb."""
+        p, r = points.shape
+        log_d = np.empty(p)
+        ahead = np.empty((p, r))
+        block = max(16, _BLOCK // len(self.right))
+        for begin in range(0, p, block):
+            part = np.ones((min(block, p - begin), r + 1), self.dtype)
+            part[:, :r] = points[begin : begin + block]
+            terms = part @ self.left
+            shift = terms.max(axis=1)
+            terms -= shift[:, None]
+            np.exp(terms, out=terms)
+            sums = terms @ self.right
+            ahead[begin : begin + block] = sums[:, :r] / sums[:, r:]
+            log_d[begin : begin + block] = np.log(sums[:, r]) + shift
+        log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (
+            2 * self.temperature
+        )
+        return log_d, ahead
+
+
+def _climb(
+    landscape: Landscape,
+    starts: Array,
+    known: Array,
+    cycles: int,
+    accuracy: float,
+    capture: float,
 ) -> tuple[Array, Array]:
-    r""":math:`\ln D(y)` and the next ascent point for `points` (p, r)."""
-    rows = data.rows
-    offset = np.log(data.weights) - log_z
-    offset = offset - np.einsum("ij,ij->i", rows, rows) / (2 * temperature)
-    log_d = np.empty(len(points))
-    ahead = np.empty_like(points)
-    block = max(16, 2**20 // len(rows))
-    for begin in range(0, len(points), block):
-        part = points[begin : begin + block]
-        r = part @ (rows.T / temperature)
-        r += offset
-        shift = r.max(axis=1)
-        r -= shift[:, None]
-        np.exp(r, out=r)
-        total = r.sum(axis=1)
-        ahead[begin : begin + block] = (r @ rows) / total[:, None]
-        log_d[begin : begin + block] = shift + np.log(total)
-    log_d -= np.einsum("ij,ij->i", points, points) / (2 * temperature)
-    return log_d, ahead
+    """Squared ascent steps; climbs that meet go on as one, arrivals at known maxima end.
+
+    Returns:
+        Points that settled or were still going, and whether each settled.
+    """
+    reach = np.sqrt(landscape.temperature)
+    points, safe, floor = starts, starts, np.full(len(starts), -np.inf)
+    ended: list[Array] = []
+    for cycle in range(cycles):
+        height, first = landscape.step(points)
+        fallen = height < floor
+        if fallen.any():  # take the extrapolation back
+            points = np.where(fallen[:, None], safe, points)
+            again, back = landscape.step(points[fallen])
+            height[fallen], first[fallen] = again, back
+        middle, second = landscape.step(first)
+        gain = middle - height
+        one = first - points
+        change = second - first - one
+        length = np.linalg.norm(one, axis=1)
+        bend = np.linalg.norm(change, axis=1)
+        stretch = np.maximum(length / np.maximum(bend, 1e-300), 1.0)
+        # what a geometric series of further gains would still bring
+        left = np.maximum(gain, length**2 / (2 * landscape.temperature)) * stretch
+        settled = (left < accuracy) & (cycle > 1)
+        settled |= (middle + 20 * left < -0.05) & (cycle > 3) & (length < 0.01 * reach)
+        stretch = np.minimum(stretch, 4.0 ** (cycle + 1))[:, None]
+        ahead = points + 2 * stretch * one + stretch**2 * change
+        if settled.any():
+            ended.append(second[settled])
+        going = ~settled
+        if cycle < 12 or cycle % 8 == 0:
+            going &= ~_captured(second, known, capture * reach)
+            chosen = np.flatnonzero(going)
+            kept = distinct(second[chosen], middle[chosen], 0.4 * capture * reach)
+            going = np.zeros(len(going), dtype=bool)
+            going[chosen[kept]] = True
+        points, safe, floor = ahead[going], second[going], middle[going]
+        if len(points) == 0:
+            break
+    settled_points = np.concatenate([*ended, np.empty((0, starts.shape[1]))])
+    return settled_points, safe if len(points) else np.empty((0, starts.shape[1]))
 
 
 def ascend(
@@ -69,77 +152,85 @@ def ascend(
     temperature: float,
     starts: Array,
     *,
+    known: Array | None = None,
+    delicate: Array | None = None,
     accuracy: float = 1e-10,
+    capture: float = 5e-3,
 ) -> Maxima:
-    """Ascend from every start; starts that meet go on as one."""
-    points = starts
+    """Ascend from every start.
+
+    Args:
+        data: The data.
+        log_z: (n,) ln Z of the solution.
+        temperature: T, in standard units.
+        starts: (p, r) points to climb from.
+        known: (k, r) maxima that are known already; climbs that come near one end there.
+        delicate: (p, r) further starts, for climbs that must not be ended early.
+        accuracy: Gain in ln D that a climb may still have before it when it is left.
+        capture: How near that is for a climb in double precision, in units of sqrt(T).
+    """
+    known = np.empty((0, starts.shape[1])) if known is None else known
+    bulk = Landscape(data, log_z, temperature, np.float32)
+    fine = Landscape(data, log_z, temperature)
     reach = np.sqrt(temperature)
-    done_points, done_log_d = [], []
-    previous = np.full(len(points), -np.inf)
-    gain_before = np.full(len(points), np.inf)
-    for step in range(_STEPS):
-        log_d, ahead = tilt(data, log_z, temperature, points)
-        gain = log_d - previous
-        known = np.isfinite(gain) & np.isfinite(gain_before)
-        ratio = np.full(len(points), 0.999)
-        np.divide(gain, gain_before, out=ratio, where=known)
-        ratio = np.clip(ratio, 0.0, 0.999)
-        left = gain * ratio / (1.0 - ratio)
-        settled = (step > 2) & (gain >= 0) & (left < accuracy) & (gain < 1e-3)
-        # far below: even ten times the extrapolated gain does not reach the top
-        settled |= (step > 20) & (gain >= 0) & (log_d + 10 * left < -0.1) & (gain < 1e-4)
-        if settled.any():
-            done_points.append(ahead[settled])
-            done_log_d.append(log_d[settled])
-        going = ~settled
-        if not going.any():
-            break
-        moved = ahead[going]
-        if step % 3 == 2:
-            moved = points[going] + _OVERRELAXATION * (moved - points[going])
-        points, previous, gain_before = moved, log_d[going], np.maximum(gain[going], 1e-300)
-        if step % 3 == 2:
-            previous = np.full(len(points), -np.inf)  # an over-relaxed step proves nothing
-            gain_before = np.full(len(points), np.inf)
-        if step in (3, 6, 10) or step % 10 == 9:
-            kept = distinct(points, log_d[going], 1e-2 * reach)
-            points, previous, gain_before = points[kept], previous[kept], gain_before[kept]
-    else:
-        done_points.append(points)
-        done_log_d.append(log_d[going] if len(log_d) != len(points) else log_d)
-    points = np.concatenate(done_points)
-    log_d = tilt(data, log_z, temperature, points)[0]
-    kept = distinct(points, log_d, 5e-3 * reach)
+    early = max(_CAPTURE, capture) if capture > 2e-3 else capture
+    settled, going = _climb(bulk, starts, known, _BULK_CYCLES, 1e-5, early)
+    points = np.concatenate([settled, going])
+    points = points[~_captured(points, known, early * reach)]
+    if delicate is not None:
+        points = np.concatenate([points, delicate])
+    if len(points):
+        points = points[distinct(points, fine.step(points)[0], 0.1 * _SAME * reach)]
+        points = np.concatenate(
+            _climb(fine, points, known, _FINE_CYCLES, accuracy, capture)
+        )
+    points = np.concatenate([points, known])
+    log_d = fine.step(points)[0]
+    kept = distinct(points, log_d, 5e-3 * np.sqrt(temperature))
     return Maxima(points[kept], log_d[kept])
 
 
 def distinct(points: Array, height: Array, distance: float) -> NDArray[np.intp]:
     """Indices of points, highest first, none closer than `distance` to a higher one kept."""
     order = np.argsort(-height, kind="stable")
-    squares = np.einsum("ij,ij->i", points, points)
+    if len(points) < 2:
+        return order
+    # a one-dimensional shadow: only points that are near in it can be near
+    spread = points - points.mean(axis=0)
+    axis = spread[np.argmax(np.einsum("ij,ij->i", spread, spread))]
+    size = float(np.linalg.norm(axis))
+    if size == 0.0:
+        return order[:1]
+    shadow = spread @ (axis / size)
+    by_shadow = np.argsort(shadow)
+    sorted_shadow = shadow[by_shadow]
+    low = np.searchsorted(sorted_shadow, shadow - distance)
+    high = np.searchsorted(sorted_shadow, shadow + distance, side="right")
     alive = np.ones(len(points), dtype=bool)
     kept = []
     for index in order:
         if not alive[index]:
             continue
         kept.append(index)
-        gaps = squares + squares[index] - 2.0 * (points @ points[index])
-        alive &= gaps >= distance**2
+        near = by_shadow[low[index] : high[index]]
+        if len(near) > 1:
+            gaps = points[near] - points[index]
+            alive[near[np.einsum("ij,ij->i", gaps, gaps) < distance**2]] = False
     return np.asarray(kept)
 
 
-def certify(data: StandardData, log_z: Array, temperature: float, mixture: Mixture) -> Maxima:
-    """The maxima of D found from all data points and all decoder values."""
-    starts = np.concatenate([data.rows, mixture.values])
-    return ascend(data, log_z, temperature, starts)
+def _captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]:
+    """Which points are closer than `distance` to a known maximum."""
+    if len(known) == 0 or len(points) == 0:
+        return np.zeros(len(points), dtype=bool)
+    gaps = np.einsum("ij,ij->i", known, known) - 2.0 * (points @ known.T)
+    least = gaps.min(axis=1) + np.einsum("ij,ij->i", points, points)
+    return np.asarray(least < distance**2)
 
 
-def births(maxima: Maxima, mixture: Mixture, temperature: float, excess: float) -> Array:
+def births(
+    maxima: Maxima, mixture: Mixture, temperature: float, excess: float
+) -> Array:
     """The maxima with ln D above `excess` that are no decoder value already, shape (b, r)."""
     points = maxima.points[maxima.log_d > excess]
-    if len(points) == 0:
-        return points
-    squares = np.einsum("ij,ij->i", mixture.values, mixture.values)
-    gaps = squares - 2.0 * (points @ mixture.values.T)
-    gaps += np.einsum("ij,ij->i", points, points)[:, None]
-    return np.asarray(points[gaps.min(axis=1) > (5e-3) ** 2 * temperature])
+    return points[~_captured(points, mixture.values, 5e-3 * np.sqrt(temperature))]

@@ -21,7 +21,7 @@ def solve_equal(
 ) -> Solution:
     """Iterate Eqs. (3) and (4) with fixed masses from `start`, merging coincident tiles."""
     mixture, converged, steps = start, False, 0
-    for steps in range(1, max_steps + 1):  # noqa: B007
+    for steps in range(1, max_steps + 1):
         state = moments(data, mixture, temperature)
         move = float(np.abs(state.means - mixture.values).max())
         mixture = Mixture(state.means, mixture.masses)

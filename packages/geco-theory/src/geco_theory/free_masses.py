@@ -1,17 +1,27 @@
-"""The global optimum at one temperature: free masses, with its certificate [D9]."""
+"""The global optimum at one temperature: free masses, with its certificate [D9].
+
+Rounds of: plain steps, Newton steps on values and masses together (`second_order`), ascent for
+the certificate, births where it exceeds 1. Values that are about to coincide are merged; if that
+was wrong the certificate says so, and the next round merges more carefully.
+"""
+
+from collections import Counter
 
 import numpy as np
 
-from geco_theory import certificate as cert
-from geco_theory.kernels import Moments, moments, responsibilities
+from geco_theory.certificate import Maxima, ascend, births
+from geco_theory.kernels import Moments, log_joint, moments, responsibilities
 from geco_theory.mixtures import Mixture, merge_coincident
-from geco_theory.second_order import newton_direction
+from geco_theory.second_order import NewtonSystem
 from geco_theory.solutions import Solution
-from geco_theory.standard_data import StandardData
+from geco_theory.standard_data import Array, StandardData
 
-_MERGE = 3e-3
-_BIRTH_MASS = 1e-3
+_MERGE = (0.1, 0.03, 0.01, 3e-3)  # in sqrt(T), by round
 _LEAST_MASS = 1e-10
+_MAX_NEWTON = 40
+_SETTLED = 1e-14  # fall of f that is no longer worth a step
+_PLAIN_STEPS = 2
+_GENTLE = 0.1  # far from the optimum no mass falls by more than this factor at once
 
 
 def solve_free(
@@ -20,7 +30,7 @@ def solve_free(
     start: Mixture,
     *,
     tolerance: float = 1e-9,
-    max_rounds: int = 40,
+    max_rounds: int = 25,
 ) -> Solution:
     """Minimise the free energy over all distributions of decoder values.
 
@@ -31,23 +41,26 @@ def solve_free(
         tolerance: The certificate ln S that must be reached.
         max_rounds: Rounds of Newton steps and births before giving up.
     """
-    work = {"rounds": 0, "newton": 0, "passes": 0}
+    work: Counter[str] = Counter()
     mixture = start.normalised()
-    log_s = np.inf
-    for _ in range(max_rounds):
+    reach = np.sqrt(temperature)
+    for attempt in range(max_rounds):
         work["rounds"] += 1
-        mixture = _relax(data, mixture, temperature, 2 if work["rounds"] == 1 else 1, work)
-        mixture = merge_coincident(mixture, _MERGE * np.sqrt(temperature))
-        mixture = _polish(data, mixture, temperature, work)
+        merge = _MERGE[min(attempt, len(_MERGE) - 1)] * reach
+        mixture, fall = _relax(
+            data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work
+        )
+        soft = np.empty((0, data.rows.shape[1]))
+        if attempt or fall > _SETTLED:
+            mixture, soft = _polish(data, mixture, temperature, merge, work)
         state = moments(data, mixture, temperature)
-        maxima = cert.certify(data, state.log_z, temperature, mixture)
-        log_s = maxima.log_supremum
-        if log_s <= tolerance:
+        maxima = _certify(data, state, temperature, mixture, soft, tolerance)
+        if maxima.log_supremum <= tolerance:
             break
-        new = cert.births(maxima, mixture, temperature, 0.3 * tolerance)
+        new = births(maxima, mixture, temperature, 0.3 * tolerance)
         if len(new):
-            mixture = mixture.with_values(new, _BIRTH_MASS)
-    state = moments(data, mixture, temperature)
+            mixture = _give_birth(data, state.log_z, temperature, mixture, new)
+            work["births"] += len(new)
     rate = (state.free_energy - state.distortion / 2) / temperature
     return Solution(
         temperature,
@@ -55,55 +68,158 @@ def solve_free(
         state.free_energy,
         state.distortion,
         max(rate, 0.0),
-        log_s,
-        log_s <= tolerance,
-        work,
+        maxima.log_supremum,
+        maxima.log_supremum <= tolerance,
+        dict(work),
+    )
+
+
+def _certify(
+    data: StandardData,
+    state: Moments,
+    temperature: float,
+    mixture: Mixture,
+    soft: Array,
+    tolerance: float,
+) -> Maxima:
+    """Ascend from all data points, from all values, and off the values along soft directions."""
+    return ascend(
+        data,
+        state.log_z,
+        temperature,
+        data.rows,
+        known=mixture.values,
+        delicate=soft,
+        accuracy=0.01 * tolerance,
+    )
+
+
+def _give_birth(
+    data: StandardData, log_z: Array, temperature: float, mixture: Mixture, new: Array
+) -> Mixture:
+    r"""Add values with the masses that each would take if it came alone, shared among them.
+
+    Alone, the best mass m solves :math:`\sum_i w_i (R_i - 1) / (1 + m (R_i - 1)) = 0`, R the
+    likelihood of the new value over Z. Newton's iteration from m = 0 rises to it, so a new value
+    never begins with more mass than it can bear, which would kill it in the next step.
+    """
+    one = Mixture(new, np.ones(len(new)))
+    excess = np.expm1(log_joint(data.rows, one, temperature) - log_z[:, None])
+    mass = np.zeros(len(new))
+    for _ in range(20):
+        ratio = excess / (1.0 + mass * excess)
+        slope = data.weights @ ratio
+        mass += slope / (data.weights @ ratio**2)
+    mass = np.clip(mass, 1e-8, 0.5) / len(new)
+    return Mixture(
+        np.concatenate([mixture.values, new]),
+        np.concatenate([mixture.masses * (1.0 - mass.sum()), mass]),
     )
 
 
 def _relax(
-    data: StandardData, mixture: Mixture, temperature: float, steps: int, work: dict[str, int]
-) -> Mixture:
-    """Plain steps of Eqs. (3) and (4) with the masses following (Blahut-Arimoto)."""
-    for _ in range(steps):
-        state: Moments = moments(data, mixture, temperature)
+    data: StandardData,
+    mixture: Mixture,
+    temperature: float,
+    steps: int,
+    work: Counter[str],
+) -> tuple[Mixture, float]:
+    """Plain steps of Eqs. (3) and (4) with the masses following (Blahut-Arimoto).
+
+    Returns:
+        The mixture, and by how much f fell in the last step.
+    """
+    previous, fall = np.inf, np.inf
+    for step in range(8):
+        state = moments(data, mixture, temperature)
         work["passes"] += 1
+        last, fall = fall, previous - state.free_energy / temperature
+        previous = state.free_energy / temperature
         mixture = Mixture(state.means, state.mass)
         mixture = mixture.select(mixture.masses > _LEAST_MASS).normalised()
-    return mixture
-
-
-def _objective(state: Moments, mixture: Mixture, temperature: float) -> float:
-    return state.free_energy / temperature + float(mixture.masses.sum())
+        if step + 1 >= steps and not (fall < 0.05 * last and fall > 1e-15):
+            break  # goes on only while it converges fast by itself, as at low temperatures
+    return mixture, fall
 
 
 def _polish(
     data: StandardData,
     mixture: Mixture,
     temperature: float,
-    work: dict[str, int],
-    max_steps: int = 30,
-) -> Mixture:
-    """Newton steps until the predicted fall of f is nothing; every step lowers f."""
-    for _ in range(max_steps):
+    merge: float,
+    work: Counter[str],
+) -> tuple[Mixture, Array]:
+    """Newton steps, each lowering f, until the fall to be expected is negligible.
+
+    Returns:
+        The mixture, and points beside the values with the softest curvature.
+    """
+    mixture = merge_coincident(mixture, merge)
+    system: NewtonSystem | None = None
+    before = np.inf
+    for _ in range(_MAX_NEWTON):
         q, log_z = responsibilities(data.rows, mixture, temperature)
         here = float(-data.weights @ log_z + mixture.masses.sum())
-        step = newton_direction(data, mixture, temperature, q)
+        lost = data.weights @ q < 0.01 * _LEAST_MASS
+        if lost.any():  # a value that no data point is near to
+            mixture, system = mixture.select(~lost), None
+            continue
         work["newton"] += 1
-        if step.slope > -1e-14:
+        if system is None:
+            least = float(np.clip(np.sqrt(before), 1e-5, 0.02))
+            system = NewtonSystem.at(data, mixture, temperature, q, least)
+            work["systems"] += 1
+        floor = _GENTLE if before > 1e-4 else 0.0
+        step = system.direction(data, mixture, temperature, q, floor)
+        fall = -step.slope
+        if fall < _SETTLED:
             break
         length = 1.0
         while length > 1e-3:
             masses = mixture.masses + length * step.masses
             alive = masses > _LEAST_MASS
-            trial = Mixture((mixture.values + length * step.values)[alive], masses[alive])
+            trial = Mixture(
+                (mixture.values + length * step.values)[alive], masses[alive]
+            )
             state = moments(data, trial, temperature)
             work["passes"] += 1
-            if _objective(state, trial, temperature) <= here + 1e-4 * length * step.slope + 1e-15:
+            there = state.free_energy / temperature + float(trial.masses.sum())
+            if there <= here - 1e-4 * length * fall + 1e-15:
                 break
             length *= 0.4
         else:
-            mixture = _relax(data, mixture, temperature, 3, work)
+            mixture, _ = _relax(data, mixture, temperature, 3, work)
+            system, before = None, np.inf
             continue
-        mixture = merge_coincident(trial.normalised(), _MERGE * np.sqrt(temperature))
-    return mixture
+        merged = merge_coincident(trial, merge)
+        stale = fall > 0.02 * before or length < 1.0 or not np.isfinite(before)
+        mixture = merged.normalised()
+        before = fall
+        if stale or merged.size != trial.size:
+            system = None
+        else:
+            system = system.select(alive)
+    soft = (
+        np.empty((0, data.rows.shape[1]))
+        if system is None
+        else _soft(system, mixture, temperature)
+    )
+    return mixture, soft
+
+
+def _soft(system: NewtonSystem, mixture: Mixture, temperature: float) -> Array:
+    """Points on both sides of each value whose curvature nearly vanishes somewhere."""
+    if len(system.gram) != mixture.size:
+        return np.empty((0, mixture.values.shape[1]))
+    vectors = np.ones(mixture.values.shape)
+    for _ in range(8):
+        vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+        ahead = system.curvature.apply(vectors)
+        top = np.einsum("ij,ij->i", vectors, ahead)
+        vectors = ahead
+    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+    chosen = top > 20.0
+    offset = 0.1 * np.sqrt(temperature) * vectors[chosen]
+    return np.concatenate(
+        [mixture.values[chosen] + offset, mixture.values[chosen] - offset]
+    )

@@ -47,7 +47,9 @@ def nonnegative_minimum(
     return np.maximum(solution, 0.0)
 
 
-def _solve_on(gram: Array, linear: Array, free: NDArray[np.bool_]) -> tuple[Array, Array]:
+def _solve_on(
+    gram: Array, linear: Array, free: NDArray[np.bool_]
+) -> tuple[Array, Array]:
     """The minimiser over the free variables, and the gradient there."""
     index = np.flatnonzero(free)
     solution = np.zeros(len(linear))
@@ -56,10 +58,17 @@ def _solve_on(gram: Array, linear: Array, free: NDArray[np.bool_]) -> tuple[Arra
         return solution, gradient
     whole = len(index) == len(linear)
     part = gram if whole else gram[np.ix_(index, index)]
-    solution[index] = linalg.solve(part, linear[index], assume_a="pos", lower=True)
+    solution[index], failed = linalg.lapack.dposv(part, linear[index], lower=1)[1:]
+    if failed:  # numerically singular: the smallest solution of least squares
+        full = np.tril(part) + np.tril(part, -1).T
+        solution[index] = linalg.lstsq(full, linear[index], check_finite=False)[0]
     if not whole:
         fixed = np.flatnonzero(~free)
-        rows = np.where(fixed[:, None] >= index[None, :], gram[np.ix_(fixed, index)], 0.0)
-        rows += np.where(fixed[:, None] < index[None, :], gram[np.ix_(index, fixed)].T, 0.0)
+        rows = np.where(
+            fixed[:, None] >= index[None, :], gram[np.ix_(fixed, index)], 0.0
+        )
+        rows += np.where(
+            fixed[:, None] < index[None, :], gram[np.ix_(index, fixed)].T, 0.0
+        )
         gradient[fixed] += rows @ solution[index]
     return solution, gradient

@@ -52,9 +52,12 @@ def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
     squares = np.einsum("ij,ij->i", data.rows, data.rows)
     birth: Array = np.zeros(data.rows.shape[1])
     count = len(starts)
+    mean = np.zeros((1, data.rows.shape[1]))
     for _ in range(_MAX_ROUNDS):
         log_z = -squares / (2 * temperature)
-        maxima = ascend(data, log_z, temperature, starts, accuracy=1e-13)
+        maxima = ascend(
+            data, log_z, temperature, starts, known=mean, accuracy=1e-12, capture=1e-3
+        )
         best = maxima.points[0]
         if maxima.log_supremum <= 1e-13 or best @ best < 1e-10 * temperature:
             break

@@ -1,37 +1,37 @@
 r"""A joint Newton step on decoder values and masses.
 
 The function is :math:`f(\pi, \psi) = -\sum_i w_i \ln Z_i + \sum_a \pi_a`; its minimum over
-:math:`\pi \ge 0` has masses that sum to 1, and is the free energy over T, plus 1. Its Hessian is
+:math:`\pi \ge 0` has masses that sum to 1 and is F/T + 1 there. Up to terms that vanish with the
+gradient its Hessian is
 
-.. math:: H = \begin{pmatrix} 0 & \\ & B \end{pmatrix} + S^T W S, \qquad
-    B_a = \frac{m_a}{T}\Bigl(I - \frac{C_a}{T}\Bigr),
+.. math:: H = \begin{pmatrix} 0 & 0 \\ 0 & B \end{pmatrix} + S^T W S ,
 
-(up to terms that vanish with the gradient), row i of S holding
-:math:`(q_{ia}/\pi_a,\; q_{ia}(x_i - \psi_a)/T)`. :math:`C_a` is the covariance of the data under
-the weights of value a, and :math:`B_a` is positive at a global optimum, where
-:math:`\lambda_{\max}(C_a) \le T` [D3, D9]. So the values can be eliminated exactly through an
-n x n system (Woodbury), and what is left is a convex quadratic program in the masses alone:
-:math:`\tfrac12 |L^{-1}(R p - b)|^2` plus a linear term, with
-:math:`L L^T = I + S_\psi B^{-1} S_\psi^T`. It sets masses to exactly zero, which is how values die.
+B block diagonal, row i of S holding :math:`(q_{ia}/\pi_a,\; q_{ia}(x_i - \psi_a)/T)`. The values
+are eliminated exactly (Woodbury; `curvature`), and what is left is a convex quadratic program in
+the masses alone, with matrix :math:`R^T (I + M)^{-1} R`, :math:`R_{ia} = \sqrt{w_i} q_{ia}/\pi_a`.
+It sets masses to exactly zero, which is how values die.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
+from geco_theory.curvature import Curvature, curvature
 from geco_theory.mixtures import Mixture
 from geco_theory.nonnegative import nonnegative_minimum
 from geco_theory.standard_data import Array, StandardData
 
-_NEGLIGIBLE_WEIGHT = 1e-9
-_LEAST_CURVATURE = 0.02
-_RIDGE = 1e-11
+_RIDGE = 1e-12
+_LONGEST_MOVE = (
+    2.0  # of a value in one step, in sqrt(T): the model knows nothing farther off
+)
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A Newton step and how far f should fall along it.
+    """A Newton step and how fast f falls along it.
 
     Args:
         masses: (k,) change of the masses; the full step keeps them non-negative.
@@ -44,72 +44,90 @@ class Direction:
     slope: float
 
 
-def newton_direction(
-    data: StandardData, mixture: Mixture, temperature: float, q: Array
-) -> Direction:
-    """The Newton step at `mixture`, whose responsibilities (n, k) are `q`."""
-    rows, weights = data.rows, data.weights
-    n, k = q.shape
-    masses = mixture.masses
-    share = weights[:, None] * q
-    total = share.sum(axis=0)
-    means = (share.T @ rows) / total[:, None]
-    pull = means - mixture.values
-    root = np.sqrt(weights)
+@dataclass(frozen=True)
+class NewtonSystem:
+    """The factored Hessian at one mixture; good for several steps near it.
 
-    system = np.zeros((n, n))
-    free_move = np.empty_like(pull)
-    factors = []
-    for a in range(k):
-        local = share[:, a] / total[a]
-        support = np.flatnonzero(local > _NEGLIGIBLE_WEIGHT)
-        gap = rows[support] - mixture.values[a]
-        curvature = np.eye(rows.shape[1]) - (gap * local[support, None]).T @ gap / temperature
-        factor = _safe_root(curvature)
-        # columns of `factor` F with F F^T = (I - C/T)^-1
-        free_move[a] = factor @ (factor.T @ pull[a])
-        scaled = (root[support] * q[support, a] / np.sqrt(temperature * total[a]))[:, None] * (
-            gap @ factor
+    Args:
+        curvature: The part that belongs to the values.
+        gram: (k, k) matrix of the quadratic program in the masses.
+    """
+
+    curvature: Curvature
+    gram: Array
+
+    @classmethod
+    def at(
+        cls,
+        data: StandardData,
+        mixture: Mixture,
+        temperature: float,
+        q: Array,
+        least: float = 0.02,
+    ) -> "NewtonSystem":
+        """Factor the Hessian at `mixture`, whose responsibilities (n, k) are `q`."""
+        part = curvature(data, mixture, temperature, q, least)
+        relative = np.sqrt(data.weights)[:, None] * (q / mixture.masses)
+        design = linalg.solve_triangular(
+            part.lower, relative, lower=True, overwrite_b=True, check_finite=False
         )
-        system[np.ix_(support, support)] += scaled @ scaled.T
-        factors.append((support, gap, factor))
+        gram = design.T @ design
+        gram[np.diag_indices(len(gram))] *= 1.0 + _RIDGE
+        return cls(part, gram)
 
-    shift = np.zeros(n)  # S_psi times the move that the values make on their own
-    for a, (support, gap, _) in enumerate(factors):
-        shift[support] += root[support] * q[support, a] / temperature * (gap @ free_move[a])
-    system[np.diag_indices(n)] += 1.0
-    lower = linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
-    relative = root[:, None] * (q / masses)
-    design = linalg.solve_triangular(lower, relative, lower=True, check_finite=False)
-    target = linalg.solve_triangular(lower, root - shift, lower=True, check_finite=False)
-    gram = design.T @ design
-    gram[np.diag_indices(k)] += _RIDGE * np.trace(gram) / k
-    linear = design.T @ target - 1.0 + relative.T @ root
-    new_masses = nonnegative_minimum(gram, linear)
-    dual = linalg.solve_triangular(
-        lower, design @ new_masses - target, lower=True, trans=1, check_finite=False
-    )
-    move = free_move.copy()
-    for a, (support, gap, factor) in enumerate(factors):
-        force = (root[support] * q[support, a] * dual[support] / total[a]) @ gap
-        move[a] -= factor @ (factor.T @ force)
-    change = new_masses - masses
-    slope = float(
-        change @ (1.0 - total / masses) - np.sum(total[:, None] * pull * move) / temperature
-    )
-    return Direction(change, move, slope)
+    def select(self, kept: NDArray[np.bool_]) -> "NewtonSystem":
+        """The same system for part of the values."""
+        return NewtonSystem(self.curvature.select(kept), self.gram[np.ix_(kept, kept)])
+
+    def direction(
+        self,
+        data: StandardData,
+        mixture: Mixture,
+        temperature: float,
+        q: Array,
+        floor: float = 0.0,
+    ) -> Direction:
+        """The Newton step at `mixture`, with the gradient there and this Hessian.
+
+        Args:
+            data: The data.
+            mixture: Decoder values and masses.
+            temperature: T, in standard units.
+            q: (n, k) responsibilities.
+            floor: No mass falls below this share of what it is.
+        """
+        root = np.sqrt(data.weights)
+        masses, values = mixture.masses, mixture.values
+        mass = data.weights @ q
+        pull = (q.T @ (data.weights[:, None] * data.rows)) / mass[:, None] - values
+        own = self.curvature.apply(pull)  # where the values would go on their own
+        effect = root * _along(data.rows, mixture, q, own) / temperature
+        dual = self.curvature.solve(effect)
+        # minimise c.d + d.G.d/2 with masses + d >= 0, written for the new masses p = masses + d
+        slopes = 1.0 - mass / masses
+        linear = self.gram @ masses - slopes - (q / masses).T @ (root * dual)
+        least = floor * masses
+        new = least + nonnegative_minimum(self.gram, linear - self.gram @ least)
+        change = new - masses
+        dual = self.curvature.solve(root * (q @ (change / masses)) + effect)
+        force = _against(data.rows, mixture, q, root * dual)
+        move = own - self.curvature.apply(force / mass[:, None])
+        length = np.linalg.norm(move, axis=1) / np.sqrt(temperature)
+        move *= np.minimum(1.0, _LONGEST_MOVE / np.maximum(length, _LONGEST_MOVE))[
+            :, None
+        ]
+        fall = np.einsum("i,ij,ij->", mass, pull, move) / temperature
+        return Direction(change, move, float(change @ slopes - fall))
 
 
-def _safe_root(curvature: Array) -> Array:
-    """F with F F^T the inverse of the matrix, its eigenvalues first raised to a least value."""
-    try:
-        lower = linalg.cholesky(
-            curvature - _LEAST_CURVATURE * np.eye(len(curvature)), lower=True, check_finite=False
-        )
-    except linalg.LinAlgError:
-        values, vectors = linalg.eigh(curvature, check_finite=False)
-        return np.asarray(vectors / np.sqrt(np.maximum(np.abs(values), _LEAST_CURVATURE)))
-    del lower
-    lower = linalg.cholesky(curvature, lower=True, check_finite=False)
-    inverse = linalg.solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False)
-    return np.asarray(inverse.T)
+def _along(rows: Array, mixture: Mixture, q: Array, move: Array) -> Array:
+    """sum_a q_ia (x_i - psi_a).move_a, shape (n,)."""
+    inner = rows @ move.T
+    inner -= np.einsum("ij,ij->i", mixture.values, move)
+    return np.einsum("ij,ij->i", q, inner)
+
+
+def _against(rows: Array, mixture: Mixture, q: Array, y: Array) -> Array:
+    """sum_i y_i q_ia (x_i - psi_a), shape (k, r): the transpose of `_along`."""
+    scaled = q * y[:, None]
+    return np.asarray(scaled.T @ rows - scaled.sum(axis=0)[:, None] * mixture.values)
