@@ -1,0 +1,70 @@
+"""A constraint that cannot be reached is said, once, and training goes on."""
+
+import copy
+import logging
+
+import pytest
+import torch
+
+from geco_core import GECO, ReconstructionError
+
+
+def unreachable(loop):
+    """Two latents cannot carry four features to within a thousandth."""
+    return loop(GECO(ReconstructionError(kappa=1e-3)), rate=1e-2)
+
+
+def records(caplog):
+    return [r for r in caplog.records if r.name.startswith("geco_core")]
+
+
+def test_it_is_said_once_without_being_asked(loop, caplog):
+    trained = unreachable(loop)
+    with caplog.at_level(logging.WARNING):
+        losses = trained.run(800)
+    (record,) = records(caplog)
+    info = trained.objective.info
+    assert info.saturated.item()
+    assert not info.feasible.item()
+    message = record.getMessage()
+    for part in ("'constraint' cannot be reached", "kappa 0.001", "saturated"):
+        assert part in message
+    # it goes on at the best trade-off: the error falls to what two latents allow, 0.5^2 + 0.1^2
+    assert all(loss.isfinite() for loss in losses)
+    reached = (info.moving_average + 1e-6).item()
+    assert reached == pytest.approx((0.5**2 + 0.1**2) / 4, rel=0.3)
+    assert trained.objective.report().startswith("constraint: saturated")
+    trained.objective.eval()
+    trained.objective.state_dict()
+    assert len(records(caplog)) == 1
+
+
+def test_it_is_said_again_after_it_had_been_reached(feed, caplog):
+    objective = GECO(lambda x, r, constraint: constraint)
+    with caplog.at_level(logging.WARNING):
+        feed(objective, *[4.0] * 704)
+        feed(objective, *[-0.9] * 400)
+        assert len(records(caplog)) == 1
+        feed(objective, *[4.0] * 1000)
+    assert len(records(caplog)) == 2
+
+
+@pytest.mark.parametrize("ask", ["eval", "state_dict", "report"])
+def test_moments_at_which_it_looks(feed, caplog, ask):
+    objective = GECO(lambda x, r, constraint: constraint)
+    feed(objective, *[40.0] * 640)
+    objective._watch.forget()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        getattr(objective, ask)()
+    assert len(records(caplog)) == 1
+
+
+def test_reachable_constraints_are_not_complained_of(loop, caplog):
+    with caplog.at_level(logging.INFO):
+        trained = loop(GECO(ReconstructionError(kappa=0.8)))
+        trained.run(300)
+        copy.deepcopy(trained.objective).eval()
+    assert not records(caplog)
+    assert "violated" in trained.objective.report() or "feasible" in trained.objective.report()
+    assert not torch.any(trained.objective.info.saturated)
