@@ -19,7 +19,7 @@ from geco_theory.standard_data import Array, StandardData
 _MERGE = (0.1, 0.03, 0.01, 3e-3)  # in sqrt(T), by round
 _LEAST_MASS = 1e-10
 _MAX_NEWTON = 40
-_SETTLED = 1e-14  # fall of f that is no longer worth a step
+_SETTLED = 1e-18  # fall of f that is only rounding
 _PLAIN_STEPS = 2
 _GENTLE = 0.1  # far from the optimum no mass falls by more than this factor at once
 
@@ -51,8 +51,8 @@ def solve_free(
             data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work
         )
         soft = np.empty((0, data.rows.shape[1]))
-        if attempt or fall > _SETTLED:
-            mixture, soft = _polish(data, mixture, temperature, merge, work)
+        if attempt or fall > 1e-7 * tolerance:
+            mixture, soft = _polish(data, mixture, temperature, merge, 0.1 * tolerance, work)
         state = moments(data, mixture, temperature)
         maxima = _certify(data, state, temperature, mixture, soft, tolerance)
         if maxima.log_supremum <= tolerance:
@@ -147,9 +147,10 @@ def _polish(
     mixture: Mixture,
     temperature: float,
     merge: float,
+    enough: float,
     work: Counter[str],
 ) -> tuple[Mixture, Array]:
-    """Newton steps, each lowering f, until the fall to be expected is negligible.
+    """Newton steps, each lowering f, until ln D at the values is below `enough`.
 
     Returns:
         The mixture, and points beside the values with the softest curvature.
@@ -172,7 +173,7 @@ def _polish(
         floor = _GENTLE if before > 1e-4 else 0.0
         step = system.direction(data, mixture, temperature, q, floor)
         fall = -step.slope
-        if fall < _SETTLED:
+        if step.excess < enough or fall < _SETTLED:
             break
         length = 1.0
         while length > 1e-3:

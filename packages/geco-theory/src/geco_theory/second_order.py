@@ -37,11 +37,14 @@ class Direction:
         masses: (k,) change of the masses; the full step keeps them non-negative.
         values: (k, r) change of the values.
         slope: Derivative of f along the step; negative.
+        excess: How far ln D is from 0 at a value, or would rise by the step of that value: the
+            certificate cannot be expected to be smaller.
     """
 
     masses: Array
     values: Array
     slope: float
+    excess: float
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,9 @@ class NewtonSystem:
         move *= np.minimum(1.0, _LONGEST_MOVE / np.maximum(length, _LONGEST_MOVE))[
             :, None
         ]
-        fall = np.einsum("i,ij,ij->", mass, pull, move) / temperature
-        return Direction(change, move, float(change @ slopes - fall))
+        rise = np.einsum("ij,ij->i", pull, move) / temperature
+        excess = float(np.maximum(np.abs(slopes), np.abs(rise)).max())
+        return Direction(change, move, float(change @ slopes - mass @ rise), excess)
 
 
 def _along(rows: Array, mixture: Mixture, q: Array, move: Array) -> Array:
