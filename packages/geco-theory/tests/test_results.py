@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from geco_theory import PhaseTransitions, results
+from geco_theory.tables import Table
+
+X = np.repeat([[0.0, 0.0], [4.0, 0.0], [0.0, 6.0]], 4, axis=0) + np.linspace(0, 0.1, 24).reshape(
+    12, 2
+)
+TABLE = Table(X, "points.npy", ("A note.",))
+
+
+@pytest.fixture(scope="module")
+def analysis() -> PhaseTransitions:
+    return PhaseTransitions(temperatures=[0.2, 0.5, 1.0, 5.0, 30.0]).fit(X)
+
+
+def test_parts_come_out_as_they_went_in(analysis: PhaseTransitions, tmp_path: Path) -> None:
+    collected = results.collect(TABLE, analysis, "1.2.3", complete=True)
+    results.write_dataset(tmp_path / "a.nc", collected)
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as read:
+        for source in (collected, read):
+            path = results.part(source, "path")
+            assert path is not None
+            xr.testing.assert_allclose(path.drop_attrs(), analysis.path_.drop_attrs())
+            found = results.part(source, "transition")
+            assert found is not None
+            assert found.sizes["transition"] == analysis.transitions_.sizes["transition"]
+            advice = results.part(source, "advice")
+            assert advice is not None
+            assert set(advice.dims) == {"kappa"}
+            tree = results.part(source, "tree")
+            assert tree is not None
+            assert tree.position.dims == ("temperature", "cluster")
+            assert results.part(source, "nothing") is None
+        assert read.attrs["geco_theory_version"] == "1.2.3"
+        assert read.attrs["total_variance"] == pytest.approx(X.var(axis=0).sum())
+
+
+def test_the_tree_is_the_decoder_values_on_the_first_axis(analysis: PhaseTransitions) -> None:
+    collected = results.collect(TABLE, analysis, "1", complete=True)
+    tree = results.part(collected, "tree")
+    assert tree is not None
+    counts = np.isfinite(tree.position).sum("cluster")
+    np.testing.assert_array_equal(counts, analysis.path_.n_clusters)
+    np.testing.assert_allclose(tree.mass.sum("cluster"), 1.0)
+    assert float(np.abs(tree.position[-1]).max()) < 1e-6  # one value: the mean
+    mean = (tree.position * tree.mass).sum("cluster")
+    np.testing.assert_allclose(mean, 0.0, atol=1e-5)
+
+
+def test_highest_maxima_finds_the_three_sharpest_kinks() -> None:
+    T = np.linspace(0.1, 5.0, 200)
+    kinks = {1.0: 3.0, 2.0: 1.0, 3.0: 5.0, 4.0: 2.0}
+    error = sum(size * np.maximum(T - place, 0.0) for place, size in kinks.items())
+    path = xr.Dataset({"distortion": ("temperature", error)}, {"temperature": T})
+    found = results.highest_maxima(path)
+    np.testing.assert_allclose(found, [3.0, 1.0, 4.0], atol=0.05)
+    assert results.highest_maxima(path.isel(temperature=slice(0, 3))).size == 0
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
+    target = tmp_path / "x.txt"
+    results.write_atomically(target, b"one")
+    assert target.read_bytes() == b"one"
+
+    def fails(self: Path, data: bytes) -> int:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(OSError, match="no space"):
+        results.write_atomically(target, b"two")
+    assert target.read_bytes() == b"one"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
