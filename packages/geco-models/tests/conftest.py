@@ -1,12 +1,13 @@
-"""The model families that every contract test runs, small enough to compile and to differentiate."""
+"""The model families that every contract test runs, small enough to be compiled."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from geco_models import MLPVAE, ConvDraw, ConvVAE, LinearVAE, NVPVAE
-from geco_models.model import AbstractVAE
 from torch import Tensor
+
+from geco_models import MLPVAE, NVPVAE, ConvDraw, ConvVAE, LinearVAE
+from geco_models.model import AbstractVAE
 
 FAMILIES: dict[str, Callable[[], AbstractVAE]] = {
     "linear": lambda: LinearVAE(6, 3),
@@ -17,11 +18,11 @@ FAMILIES: dict[str, Callable[[], AbstractVAE]] = {
     "conv-odd-sigmoid": lambda: ConvVAE((3, 17, 23), 4, 8, output="sigmoid"),
     "conv-conditional-planes": lambda: ConvVAE((1, 16, 16), 4, 8, context_shape=(2, 12, 9)),
     "conv-conditional-vector": lambda: ConvVAE((1, 8, 8), 4, 8, context_shape=(5,)),
-    "nvp-prior": lambda: NVPVAE((1, 12, 12), 5, "prior", 3, flow_hidden=(16,), width=8),
+    "nvp-prior": lambda: NVPVAE((1, 12, 12), 5, "prior", 2, flow_hidden=(16,), width=8),
     "nvp-prior-conditional": lambda: NVPVAE(
-        (1, 12, 12), 4, "prior", 3, flow_hidden=(16,), width=8, context_shape=(3,)
+        (1, 12, 12), 4, "prior", 2, flow_hidden=(16,), width=8, context_shape=(3,)
     ),
-    "nvp-posterior": lambda: NVPVAE((9,), 5, "posterior", 3, flow_hidden=(16,), hidden=(16,)),
+    "nvp-posterior": lambda: NVPVAE((9,), 5, "posterior", 2, flow_hidden=(16,), hidden=(16,)),
     "nvp-posterior-conditional": lambda: NVPVAE(
         (1, 8, 8), 4, "posterior", 2, flow_hidden=(16,), width=8, context_shape=(1, 8, 8)
     ),
@@ -30,6 +31,8 @@ FAMILIES: dict[str, Callable[[], AbstractVAE]] = {
         (1, 12, 12), steps=2, latent_channels=2, hidden=8, context_shape=(3,), shared=False
     ),
 }
+# tracing takes seconds, so the fast tests compile one member of each family, the slow ones all
+COMPILED = {"linear", "mlp", "conv", "nvp-prior", "nvp-posterior", "convdraw"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +46,17 @@ def _seeded() -> Iterator[None]:
 @pytest.fixture(params=FAMILIES, ids=list(FAMILIES))
 def model(request: pytest.FixtureRequest) -> AbstractVAE:
     """One model of each family, with seeded weights."""
+    return FAMILIES[request.param]()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=() if name in COMPILED else pytest.mark.slow) for name in FAMILIES
+    ]
+)
+def compiled_model(request: pytest.FixtureRequest) -> AbstractVAE:
+    """One model of each family, for tests that compile it."""
+    torch.compiler.reset()
     return FAMILIES[request.param]()
 
 

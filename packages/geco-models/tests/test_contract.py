@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
-from geco_models import ModelOutput, load
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from geco_models import ModelOutput, load
 
 
 def test_output_has_the_promised_shapes(model, inputs):
@@ -154,9 +155,7 @@ def test_forward_and_sample_read_no_value_on_the_host(model, inputs):
         assert model.prior_log_prob(z, rows).shape == (3,)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_to_one_graph(model, inputs, backend):
-    torch.compiler.reset()
+def check_compiled(model, inputs, backend):
     compiled = torch.compile(model, fullgraph=True, backend=backend)
     for batch in (3, 4):  # the second size makes the batch symbolic
         x, context = inputs(model, batch)
@@ -169,11 +168,19 @@ def test_compiles_to_one_graph(model, inputs, backend):
         out.kl.sum().backward()
 
 
-def test_sampling_compiles_to_one_graph(model, inputs):
-    torch.compiler.reset()
-    _, context = inputs(model)
-    compiled = torch.compile(model.sample, fullgraph=True, backend="eager")
-    assert compiled(3, context).shape == (3, *model.shape)
+def test_compiles_to_one_graph(compiled_model, inputs):
+    check_compiled(compiled_model, inputs, "eager")
+
+
+@pytest.mark.slow
+def test_compiles_to_one_graph_with_its_backward_pass(compiled_model, inputs):
+    check_compiled(compiled_model, inputs, "aot_eager")
+
+
+def test_sampling_compiles_to_one_graph(compiled_model, inputs):
+    _, context = inputs(compiled_model)
+    compiled = torch.compile(compiled_model.sample, fullgraph=True, backend="eager")
+    assert compiled(3, context).shape == (3, *compiled_model.shape)
 
 
 def test_bfloat16_autocast_keeps_the_kl_in_float32(model, inputs):
@@ -244,7 +251,7 @@ def test_wrong_context_is_refused(model, inputs):
     z = model(x, context).latents
     if model.context_shape is None:
         extra = torch.rand(3, 2)
-        with pytest.raises(ValueError, match="`context` was given, but this .* unconditional"):
+        with pytest.raises(ValueError, match=r"`context` was given, but this .* unconditional"):
             model(x, extra)
         with pytest.raises(ValueError, match="`context` was given"):
             model.sample(3, extra)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -140,7 +141,9 @@ def read(path: str | os.PathLike[str], map_location: str | torch.device) -> dict
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint file {path}")
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign files, which end in the error below
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         msg = f"{path} is not a model checkpoint, or it is damaged: {error}".splitlines()[0]
         raise ValueError(msg) from error

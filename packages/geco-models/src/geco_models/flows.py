@@ -113,10 +113,9 @@ class AffineCoupling(nn.Module):
         # B tanh(r / 2), written with the sigmoid, which costs a quarter of tanh on a CPU
         return shift, (torch.sigmoid(raw) - 0.5) * (2 * self.bound)
 
-    def extra_repr(self) -> str:
-        """The sizes of the network and the bound."""
+    def __repr__(self) -> str:
         sizes = [self.weights[0].shape[0], *(bias.shape[0] for bias in self.biases)]
-        return f"network={'-'.join(map(str, sizes))}, bound={self.bound}"
+        return f"AffineCoupling(network={'-'.join(map(str, sizes))}, bound={self.bound})"
 
 
 class RealNVP(nn.Module):
