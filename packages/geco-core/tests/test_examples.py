@@ -1,0 +1,60 @@
+"""The worked examples run, and really reach what they ask for."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Imports an example by its name, as `python NAME.py` would from its folder."""
+    if not FOLDER.is_dir():
+        pytest.skip(f"the examples are not installed, only in the repository: no {FOLDER}")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def test_a_plain_loop_reaches_kappa(example, capsys):
+    module = example("plain_loop")
+    results = [module.main(kappa) for kappa in (0.1, 0.15)]
+    for result in results:
+        assert result["error"] == pytest.approx(result["kappa"], rel=0.03)
+    assert results[0]["kl"] > results[1]["kl"] + 0.2  # a smaller error costs more nats
+    assert "asked for an error of 0.1, got 0.1" in capsys.readouterr().out
+
+
+def test_two_constraints_are_both_met_and_both_matter(example, capsys):
+    result = example("two_constraints").main()
+    assert result["error"] == pytest.approx(0.12, rel=0.03)
+    assert result["accuracy"] == pytest.approx(0.9, abs=0.02)
+    assert "accuracy 0." in capsys.readouterr().out
+
+
+def test_any_loss_meets_the_closed_form(example, capsys):
+    result = example("any_loss").main()
+    assert result["error"] == pytest.approx(0.5, rel=0.01)
+    assert result["norm"] == pytest.approx(result["exact_norm"], rel=0.01)
+    assert result["multiplier"] == pytest.approx(result["exact_multiplier"], rel=0.02)
+    assert "norm 1.5" in capsys.readouterr().out
+
+
+def test_a_resumed_run_is_the_same_bit_for_bit(example, capsys):
+    straight, resumed = example("resume").main(half=100)
+    assert "weights identical: True" in capsys.readouterr().out
+    for part in ("model", "objective"):
+        one, two = getattr(straight, part).state_dict(), getattr(resumed, part).state_dict()
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, two[name]), f"{part}.{name}"
+    assert straight.best.closest.step == resumed.best.closest.step
+    assert straight.best.closest.kl == resumed.best.closest.kl
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
+def test_examples_are_short(path):
+    assert len(path.read_text().splitlines()) < 80
