@@ -3,9 +3,9 @@ r"""Means over every patch of an image, without a copy of any patch.
 A sum over a box is a sum over its first axis, then over its second, and so on; and a sum over a
 window is that of two windows of half its length. So a box of :math:`k \times k` costs about
 :math:`2 \log_2 k` additions of maps of the image's own size, where an unfolded copy has
-:math:`k^2` such maps. Pooling layers would do the same with fewer calls, but are 10 to 20 times
-slower on a CPU; convolutions and cumulative sums would lose digits, the former where a GPU or
-autocast rounds their inputs, the latter in long rows.
+:math:`k^2` such maps. Pooling layers would do the same with fewer calls, but took 3 to 5 times
+as long on a CPU (`benchmarks/patch_correlation.py`); convolutions and cumulative sums would lose
+digits, the former where a GPU or autocast rounds their inputs, the latter in long rows.
 """
 
 import math
