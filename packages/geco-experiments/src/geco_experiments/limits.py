@@ -24,7 +24,7 @@ from geco_experiments.config import DatasetConfig
 from geco_experiments.data_home import DataHome
 from geco_experiments.datasets import load
 from geco_experiments.results import write_dataset
-from geco_theory import PhaseTransitions, linear_vae_optimum
+from geco_theory import PhaseTransitions, free_energy_bound, linear_vae_optimum
 
 __all__ = ["data_limits", "least_kl", "training_matrix"]
 
@@ -68,10 +68,9 @@ def data_limits(
         values: down to about how many decoder values the bound is solved.
 
     Returns:
-        A dataset with `linear_kl(rms)`, and `free_energy(temperature)`, the latter already
-        lowered by its certificate's gap :math:`T \ln S`, so that it lies below the true
-        :math:`F^*`. Attribute `components` names how many principal components were kept: the
-        projection can only lower RE, so the bound stays one.
+        `PhaseTransitions.path_` of the images, with `linear_kl(rms)` beside it. The attribute
+        `components` tells how many principal components were kept: the projection can only
+        lower RE, so the bound stays one.
     """
     limit = "" if config.train_limit is None else f"-{config.train_limit}"
     path = folder / f"{config.name}{limit}-{temperatures}-{values}.nc"
@@ -90,31 +89,22 @@ def data_limits(
     analysis = PhaseTransitions(
         masses="free", temperatures=_ladder(points, temperatures, values)
     ).fit(points)
-    solved = analysis.path_
-    gap = solved["temperature"] * np.maximum(solved["certificate"], 0.0)
-    limits = xr.Dataset(
+    limits = analysis.path_.assign(linear_kl=("rms", np.asarray(linear), {"units": "nat"}))
+    limits["converged"] = limits["converged"].astype(np.int8)  # netCDF has no booleans
+    limits = limits.assign_coords(
+        rms=("rms", kappas, {"long_name": "RMS error per element", "units": "1"})
+    )
+    limits.attrs.update(
         {
-            "linear_kl": ("rms", np.asarray(linear), {"units": "nat"}),
-            "free_energy": (
-                "temperature",
-                (solved["free_energy"] - gap).values,
-                {"long_name": "lower bound of F* (D9)"},
-            ),
-            "n_clusters": ("temperature", solved["n_clusters"].values),
-        },
-        coords={
-            "rms": ("rms", kappas, {"long_name": "RMS error per element"}),
-            "temperature": ("temperature", solved["temperature"].values),
-        },
-        attrs={
             "dataset": config.name,
             "images": count,
             "features": features,
             "components": components,
             "critical_temperature": float(analysis.critical_temperatures_[0]),
             "stability_temperature": float(analysis.stability_temperature_),
-        },
+        }
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(limits, path)
     return limits
 
@@ -130,9 +120,10 @@ def least_kl(limits: xr.Dataset, rms: NDArray[np.float64] | float) -> NDArray[np
         :math:`\max(0, \max_T (F^*(T) - \mathrm{RE}/2)/T)` in nats, same shape as `rms`, with
         RE = features * rms**2.
     """
-    error = np.asarray(rms, dtype=np.float64)[..., None] ** 2 * limits.attrs["features"]
-    bound = (limits["free_energy"].values - error / 2) / limits["temperature"].values
-    return np.maximum(bound.max(axis=-1), 0.0)
+    wanted = np.asarray(rms, dtype=np.float64)
+    error = limits.attrs["features"] * np.square(wanted.ravel())
+    bound = free_energy_bound(limits, error)["rate"].values
+    return np.asarray(bound, dtype=np.float64).reshape(wanted.shape)
 
 
 def _ladder(points: NDArray[np.float64], count: int, values: int) -> list[float]:

@@ -1,11 +1,14 @@
 """The studies: one file for each figure, table or claim."""
 
 from geco_experiments.studies.base import Profile, Runs, Study
+from geco_experiments.studies.cost import CostOfATarget
 from geco_experiments.studies.figure_1 import BlurAndHoles
+from geco_experiments.studies.figure_2 import PhaseDiagram
 from geco_experiments.studies.figure_3 import Trajectory
 from geco_experiments.studies.figure_4 import InformationPlane
 from geco_experiments.studies.figure_5 import SameError
 from geco_experiments.studies.linear_gaussian import LinearOptimum
+from geco_experiments.studies.marginal import MarginalStudy
 from geco_experiments.studies.target import TargetStudy
 
 __all__ = ["STUDIES", "Profile", "Runs", "Study"]
@@ -13,8 +16,11 @@ __all__ = ["STUDIES", "Profile", "Runs", "Study"]
 STUDIES: tuple[Study, ...] = (
     TargetStudy(),
     BlurAndHoles(),
+    PhaseDiagram(),
     Trajectory(),
     InformationPlane(),
     SameError(),
+    MarginalStudy(),
     LinearOptimum(),
+    CostOfATarget(),
 )

@@ -17,9 +17,9 @@ from geco_experiments.marginal_kl import gaussian_log_prob_matrix
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.grid import geco, run_config
 from geco_experiments.studies.style import new_figure
-from geco_theory import plots
 from geco_theory.latent_geometry import latent_geometry
 from geco_theory.latent_grid import gaussian_grid
+from geco_theory.latent_plots import plot_latent_geometry
 from geco_theory.latent_solver import solve_latent_grid
 
 __all__ = ["BlurAndHoles"]
@@ -68,7 +68,7 @@ class BlurAndHoles(Study):
 
     def draw(self, data: xr.Dataset) -> list[Drawing]:
         """The solved grid, then the trained model."""
-        solved = plots.plot_latent_geometry(data["points"].values, data)
+        solved = plot_latent_geometry(data["points"].values, data)
         return [
             Drawing(
                 "solved",

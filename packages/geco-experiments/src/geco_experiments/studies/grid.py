@@ -42,14 +42,14 @@ class Size:
 
 _SIZES: dict[str, dict[str, Size]] = {
     "smoke": {
-        "linear-vae": Size(16, 1, 1500),
+        "linear-vae": Size(64, 1, 4000),
         "mlp-vae": Size(16, 1, 1500),
-        "conv-vae": Size(16, 16, 2000),
-        "nvp-vae": Size(16, 16, 2000),
-        "conv-draw": Size(2, 12, 1200, draw_steps=4),
+        "conv-vae": Size(16, 16, 1500),
+        "nvp-vae": Size(16, 16, 1500),
+        "conv-draw": Size(2, 12, 800, draw_steps=3),
     },
     "laptop": {
-        "linear-vae": Size(32, 1, 4000),
+        "linear-vae": Size(64, 1, 4000),
         "mlp-vae": Size(32, 1, 4000),
         "conv-vae": Size(32, 24, 4000),
         "nvp-vae": Size(32, 24, 4000),
@@ -78,7 +78,6 @@ def run_config(
     *,
     seed: int = 0,
     latents: int | None = None,
-    steps: int | None = None,
 ) -> RunConfig:
     """One run at a profile's size.
 
@@ -89,7 +88,6 @@ def run_config(
         objective: what is minimised.
         seed: the run's seed.
         latents: replaces the profile's number of latents.
-        steps: replaces the profile's number of steps.
     """
     size = _SIZES[profile.name][model]
     name: DatasetName = dataset  # type: ignore[assignment]  # checked by DatasetConfig
@@ -103,7 +101,7 @@ def run_config(
         ),
         objective=objective,
         training=TrainingConfig(
-            steps=size.steps if steps is None else steps,
+            steps=size.steps,
             batch_size=size.batch_size,
             precision="bfloat16" if _on_accelerator(profile) else "float32",
         ),

@@ -38,7 +38,7 @@ class LinearOptimum(Study):
         """A linear VAE at the five tolerances, over the seeds."""
         dataset = profile.pick("digits", "mnist")
         return [
-            run_config(profile, dataset, MODEL, geco(kappa), seed=seed, latents=64, steps=4000)
+            run_config(profile, dataset, MODEL, geco(kappa), seed=seed)
             for kappa in KAPPAS
             for seed in seeds(profile)
         ]

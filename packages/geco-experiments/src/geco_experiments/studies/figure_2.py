@@ -1,0 +1,177 @@
+"""Figure 2: fixed points against beta, the critical temperatures and the paper's detector."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from sklearn.datasets import make_blobs
+
+from geco_experiments.config import DatasetConfig
+from geco_experiments.data_home import DataHome
+from geco_experiments.findings import Claim, Table
+from geco_experiments.limits import training_matrix
+from geco_experiments.studies.base import Drawing, Profile, Runs, Study
+from geco_experiments.studies.verdicts import by_share
+from geco_theory import PhaseTransitions, gaussian_grid, solve_latent_grid
+from geco_theory.latent_plots import plot_trajectories
+from geco_theory.plots import plot_phase_diagram
+from geco_theory.results import highest_maxima
+
+__all__ = ["PhaseDiagram"]
+
+CENTRES = np.array([[-2.0, -1.2], [-1.4, 1.5], [1.6, 1.1], [2.1, -1.4]])
+SHARES = (0.05, 0.3, 0.7)  # of the stability temperature: the three pictures of trajectories
+NEAR = 0.05  # a detected temperature counts as found within 5%
+ROWS = {"smoke": 200, "laptop": 600, "paper": 1797}
+STEPS = {"smoke": 30, "laptop": 60, "paper": 120}
+
+
+class PhaseDiagram(Study):
+    """Trajectories of the decoder values, RE over beta, and where it bends."""
+
+    name = "figure-2"
+    title = "Fixed points, critical temperatures and the detector"
+    source = "Figure 2 [paper]; exact critical temperatures from D2 and D9 [derived]; data [ours]"
+    look_for = (
+        "As the temperature T = βσ² rises, decoder values (red) merge; the error bends where they "
+        "do. The detector, the highest maxima of the second derivative, finds some of these "
+        "temperatures; the exact ones are drawn beside them."
+    )
+    order = 2
+
+    def measure(
+        self, runs: Runs, profile: Profile, *, data_home: Path | None = None
+    ) -> xr.Dataset:
+        """Both kinds of masses on blobs in the plane and on digits."""
+        points, _ = make_blobs(80, centers=CENTRES, cluster_std=0.35, random_state=1)
+        home = DataHome.resolve(data_home)
+        digits = training_matrix(DatasetConfig(train_limit=ROWS[profile.name]), home)
+        steps = STEPS[profile.name]
+        parts = [
+            solved(points, "blobs", steps, lowest=1 / 60),
+            solved(digits.astype(np.float64), "digits", steps, lowest=0.35),
+        ]
+        data = xr.merge(parts, combine_attrs="drop_conflicts")
+        data["points"] = (("point", "axis"), points)
+        grid = gaussian_grid(17, dimensions=2, extent=2.5)
+        top = float(np.linalg.eigvalsh(np.cov(points.T, bias=True))[-1])
+        for index, share in enumerate(SHARES):
+            run = solve_latent_grid(
+                points, grid, temperature=share * top, keep_trajectory=True, random_state=0
+            )
+            path = run["trajectory"].values
+            keep = np.unique(np.linspace(0, len(path) - 1, 25).astype(int))
+            data[f"trajectory_{index}"] = ((f"iteration_{index}", "cell", "axis"), path[keep])
+            data[f"trajectory_temperature_{index}"] = float(run["temperature"])
+        return data
+
+    def draw(self, data: xr.Dataset) -> list[Drawing]:
+        """Trajectories, then a phase diagram for each dataset."""
+        pictures = [
+            xr.Dataset(
+                {
+                    "trajectory": data[f"trajectory_{index}"],
+                    "temperature": data[f"trajectory_temperature_{index}"],
+                }
+            )
+            for index in range(len(SHARES))
+        ]
+        drawings = [
+            Drawing(
+                "trajectories",
+                plot_trajectories(data["points"].values, pictures),
+                "Decoder values on a 17 x 17 latent grid moving to their fixed points (Eqs. (3) "
+                "and (4)) at three temperatures; blobs in the plane.",
+                "Three panels: data in blue, paths in grey, fixed points in red",
+            )
+        ]
+        for name in ("blobs", "digits"):
+            path, transitions, detected = unpack(data, name)
+            drawings.append(
+                Drawing(
+                    f"phases-{name}",
+                    plot_phase_diagram(path, transitions, detected),
+                    f"{name.capitalize()}: the global optimum (free masses, certified) over "
+                    "temperature. Lines: exact critical temperatures; dotted lines: "
+                    "the three highest maxima of the second derivative.",
+                    f"Reconstruction error, its second derivative and the number of decoder "
+                    f"values of {name} over temperature",
+                )
+            )
+        return drawings
+
+    def tables(self, data: xr.Dataset) -> list[Table]:
+        """The top of the phase diagram of each dataset."""
+        rows = []
+        for name in ("blobs", "digits"):
+            path, transitions, detected = unpack(data, name)
+            births = transitions["temperature"].values[transitions["kind"].values == "birth"]
+            rows.append(
+                (
+                    name,
+                    f"{data.attrs[f'{name}_stability']:.5g}",
+                    f"{births.max():.5g}",
+                    f"{births.max() / data.attrs[f'{name}_stability']:.4f}",
+                    str(births.size),
+                    ", ".join(f"{value:.4g}" for value in detected),
+                    f"{float(path['certificate'].max()):.1e}",
+                )
+            )
+        columns = (
+            "data", "stability limit (D2)", "top transition (D9)", "ratio", "births located",
+            "detected (top three)", "largest certificate ln S",
+        )  # fmt: skip
+        return [Table("Temperatures T = βσ², squared data units.", columns, tuple(rows))]
+
+    def claims(self, data: xr.Dataset) -> list[Claim]:
+        """Fixed points merge at critical temperatures and the detector finds them."""
+        hits, total, told = 0, 0, []
+        for name in ("blobs", "digits"):
+            _, transitions, detected = unpack(data, name)
+            exact = transitions["temperature"].values[transitions["kind"].values == "birth"]
+            near = [np.abs(np.log(exact / value)).min() <= NEAR for value in detected]
+            hits += int(np.sum(near))
+            total += len(near)
+            told.append(f"{name}: {int(np.sum(near))} of {len(near)}")
+        return [
+            Claim(
+                "The error bends at critical temperatures, where fixed points merge",
+                f"each of the three detected temperatures lies within {100 * NEAR:.0f}% of an "
+                "exact one: holds; at least half of them: holds partly",
+                "; ".join(told),
+                by_share(hits, total),
+            )
+        ]
+
+
+def solved(points: NDArray[np.float64], name: str, steps: int, *, lowest: float) -> xr.Dataset:
+    """The path and the transitions of one dataset under names of its own."""
+    top = float(np.linalg.eigvalsh(np.cov(points.T, bias=True))[-1])
+    analysis = PhaseTransitions(
+        masses="free", temperatures=np.geomspace(lowest * top, 1.4 * top, steps)
+    ).fit(points)
+    path = analysis.path_.assign(converged=analysis.path_["converged"].astype(np.int8))
+    path = path.rename({key: f"{name}_{key}" for key in path.variables})
+    transitions = analysis.transitions_.drop_vars("direction", errors="ignore")
+    transitions = transitions.reset_coords()
+    transitions = transitions.rename(
+        {key: f"{name}_at_{key}" for key in transitions.data_vars} | {"transition": f"{name}_row"}
+    )
+    merged = xr.merge([path, transitions], combine_attrs="drop")
+    merged.attrs[f"{name}_stability"] = float(analysis.stability_temperature_)
+    return merged
+
+
+def unpack(data: xr.Dataset, name: str) -> tuple[xr.Dataset, xr.Dataset, NDArray[np.float64]]:
+    """The path, the transitions and the detected temperatures of one dataset."""
+    prefix, row = f"{name}_", f"{name}_at_"
+    path = data[[key for key in data.variables if str(key).startswith(prefix)]]
+    path = path[[key for key in path.variables if not str(key).startswith(row)]]
+    path = path.rename({key: str(key).removeprefix(prefix) for key in path.variables})
+    transitions = data[[key for key in data.variables if str(key).startswith(row)]]
+    transitions = transitions.rename(
+        {key: str(key).removeprefix(row) for key in transitions.data_vars}
+        | {f"{name}_row": "transition"}
+    )
+    return path, transitions, highest_maxima(path)
