@@ -61,7 +61,7 @@ def train_classifier(
     as_positive(epochs, "epochs")
     as_positive(batch_size, "batch_size")
     as_positive(padding, "padding", 0)
-    device = next(model.parameters()).device
+    device = _device(model, images)
     batches = -(-len(images) // batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -106,7 +106,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
         ValueError: If there are no images, or not as many labels as images.
     """
     _check_pairs(images, labels)
-    device = next(model.parameters()).device
+    device = _device(model, images)
     right = torch.zeros((), dtype=torch.int64, device=device)
     for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
         predicted = model(_as_float(x.to(device))).argmax(1)
@@ -122,6 +122,11 @@ def _check_pairs(images: Tensor, labels: Tensor) -> None:
         raise ValueError(msg)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"`labels` must be integers (class numbers), got {labels.dtype}")
+
+
+def _device(model: nn.Module, images: Tensor) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return images.device if parameter is None else parameter.device
 
 
 def _as_float(images: Tensor) -> Tensor:
