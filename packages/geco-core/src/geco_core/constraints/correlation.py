@@ -66,8 +66,10 @@ class PatchCrossCorrelation(ToleranceConstraint):
     Example:
         >>> import torch
         >>> constraint = PatchCrossCorrelation(kappa=0.75, patch_size=4)
-        >>> x = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8)
-        >>> constraint(x, 1 - x)  # perfectly anticorrelated
+        >>> x = torch.arange(64).remainder(3).float().reshape(1, 1, 8, 8)
+        >>> constraint(x, x / 2 + 5)  # another contrast and brightness
+        tensor([-0.2500])
+        >>> constraint(x, -x)  # the negative
         tensor([1.7500])
     """
 
