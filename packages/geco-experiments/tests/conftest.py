@@ -52,7 +52,7 @@ def tiny():
             "training.batch_size": 32,
             "training.marginal_samples": 20,
             "execution.device": "cpu",
-            "execution.checkpoint_seconds": 0.0,
+            "execution.checkpoint_seconds": 100.0,
             "execution.threads": 1,
         }
         return configs.replace(configs.RunConfig(), base | changes)
@@ -135,5 +135,3 @@ def toy_result():
         return dataset
 
     return make
-
-

@@ -280,7 +280,7 @@ def test_two_at_once(tmp_path, tiny):
 def test_divergence_is_said_and_the_last_good_checkpoint_kept(tmp_path, tiny, monkeypatch):
     from geco_experiments import checkpoints, loop
 
-    config = tiny()
+    config = tiny(**{"execution.checkpoint_seconds": 0.0})
     advance = loop.Loop.advance
 
     def poisoned(self):

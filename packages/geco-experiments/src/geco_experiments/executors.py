@@ -9,7 +9,7 @@ import importlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -26,7 +26,7 @@ DEATHS = 3
 Work = Callable[[Task], Outcome]
 
 
-def serial(tasks: Sequence[Task], work: Work = perform) -> Iterator[Outcome | None]:
+def serial(tasks: Sequence[Task], work: Work = perform) -> Generator[Outcome | None, None, None]:
     """One run after the other in this process."""
     for task in tasks:
         yield work(task)
@@ -34,7 +34,7 @@ def serial(tasks: Sequence[Task], work: Work = perform) -> Iterator[Outcome | No
 
 def local(
     tasks: Sequence[Task], workers: int | None = None, work: Work = perform
-) -> Iterator[Outcome | None]:
+) -> Generator[Outcome | None, None, None]:
     """A pool of fresh processes on this machine, the processor's cores divided among them.
 
     A worker that dies (killed, out of memory) takes the whole pool down. The runs that were in
@@ -114,7 +114,7 @@ def dask(
     scheduler: str | None = None,
     workers: int | None = None,
     work: Work = perform,
-) -> Iterator[Outcome | None]:
+) -> Generator[Outcome | None, None, None]:
     """A Dask cluster: the one at `scheduler`, or a local one made for the occasion.
 
     Results are files, so all workers must see the folder of runs under the same path. A run whose
@@ -141,7 +141,7 @@ def dask(
         tasks = [task.with_threads(threads) for task in tasks]
     try:
         try:
-            client = distributed.Client(cluster or scheduler, timeout=20)
+            client = distributed.Client(cluster or scheduler, timeout=10)
         except (OSError, TimeoutError, ValueError) as error:
             raise RunError(f"no Dask scheduler answers at {scheduler}: {error}") from error
         with client, _winding_down(tasks, lambda: distributed.wait(list(flying), timeout=120)):

@@ -101,6 +101,8 @@ class Loop:
             Stopped: if `stop` said so, after a checkpoint.
         """
         total = self.config.training.steps
+        if self.step == total:  # stopped between the last step and the result
+            return
         every = self.config.execution.checkpoint_seconds
         began = self.seconds
         start = now = time.monotonic()
@@ -207,7 +209,7 @@ class Loop:
             RunError: if the last loss is not finite.
         """
         value = float(self.objective.info.loss)
-        if self.step and not math.isfinite(value):
+        if not math.isfinite(value):
             raise RunError(
                 f"the loss is {value} after step {self.step}: training has diverged; lower "
                 "`training.learning_rate` or set `training.gradient_clip`"

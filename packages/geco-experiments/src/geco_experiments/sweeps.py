@@ -125,6 +125,11 @@ def sweep(
             if outcome is not None:
                 result.outcomes.append(outcome)
             watch.look(result)
+    except KeyboardInterrupt:
+        # it may have come outside of the executor, which then still waits for its workers
+        stop_file.touch()
+        stream.close()
+        raise
     finally:
         meter.close()
         stop_file.unlink(missing_ok=True)
