@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split())
         sys.stderr.write(f"geco-theory: {message}\n")
         return BAD_INPUT
+    except MemoryError:
+        sys.stderr.write("geco-theory: not enough memory for these data; pass fewer samples.\n")
+        return BAD_INPUT
     except KeyboardInterrupt:
         sys.stderr.write("geco-theory: interrupted before any temperature was solved.\n")
         return INTERRUPTED

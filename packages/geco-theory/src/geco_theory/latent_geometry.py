@@ -96,7 +96,7 @@ def latent_geometry(
         entropy -= xlogy(weights, weights).sum(axis=0)
         square += weights.T @ np.einsum("bd,bd->b", x, x)
         mean += weights.T @ x
-        overlap[rows] = 1.0 - np.einsum("bm,bm->b", q, weights)
+        overlap[rows] = np.maximum(0.0, 1.0 - np.einsum("bm,bm->b", q, weights))
         kl[rows] = np.einsum("bm,bm->b", q, log_q - grid.log_mass)
         best = weights.argmax(axis=0)
         found = weights[best, np.arange(cells)]

@@ -85,7 +85,7 @@ def plot_phase_diagram(
         _critical_lines(ax, transitions, heat, np.asarray(detected, dtype=np.float64))
     handles, labels = axes[0].get_legend_handles_labels()
     if handles:
-        axes[0].legend(handles, labels, frameon=False, fontsize=8, loc="lower right")
+        axes[0].legend(handles, labels, frameon=False, fontsize=8, loc="upper left")
     return picture
 
 
