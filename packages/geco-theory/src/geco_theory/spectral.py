@@ -68,7 +68,7 @@ def compare_spectral_clustering(
         analysis: a fitted `PhaseTransitions` of the same data; by default one is fitted here.
         temperatures: of the comparison; by default those of the analysis.
         masses: of the analysis fitted here.
-        max_clusters: where K(T) is larger, the agreement is not computed (NaN).
+        max_clusters: where K(T) is larger, agreement and gap are not computed (NaN).
         covariance_type: of `sklearn.mixture.GaussianMixture`.
         memory_limit: bytes that may be taken by the n x n affinity; by default half of the free
             memory.
@@ -114,7 +114,7 @@ def compare_spectral_clustering(
     np.fill_diagonal(distances, 0.0)
 
     partitions = _Partitions(data, distances, covariance_type, seed)
-    order = min(n - 1, max(12, wanted + 1))
+    order = min(n - 1, max(most, wanted) + 1)
     counts = np.empty(grid.size, dtype=np.int64)
     agreement = np.full((grid.size, len(RIVALS)), np.nan)
     accuracy = np.full((grid.size, 1 + len(RIVALS)), np.nan)
@@ -124,11 +124,10 @@ def compare_spectral_clustering(
     for i, temperature in enumerate(grid):
         own = np.asarray(analysis.predict(data, temperature=float(temperature)))
         counts[i] = clusters = np.unique(own).size
-        values = _spectrum(distances, float(temperature), max(order, min(clusters, most) + 1))
-        eigenvalues[i] = values[:order]
+        eigenvalues[i] = values = _spectrum(distances, float(temperature), order)
         if clusters < values.size:
             gaps[i] = values[clusters - 1] - values[clusters]
-        heuristic[i] = 2 + int(np.argmax(-np.diff(values[:order])[1:])) if order > 2 else 2
+        heuristic[i] = 2 + int(np.argmax(-np.diff(values)[1:])) if order > 2 else 2
         if 2 <= clusters <= min(most, n - 2):
             for j, rival in enumerate(RIVALS):
                 agreement[i, j] = _score(own, partitions.of(rival, clusters, float(temperature)))
