@@ -19,7 +19,14 @@ def test_elbo_is_the_negative_log_likelihood_plus_the_kl(beta, sigma):
     info = objective.info
     assert info.beta.item() == pytest.approx(beta * sigma**2)
     torch.testing.assert_close(info.kl, kl.mean())
-    for field in "constraint moving_average multiplier feasible saturated skipped".split():
+    for field in [
+        "constraint",
+        "moving_average",
+        "multiplier",
+        "feasible",
+        "saturated",
+        "skipped",
+    ]:
         assert info[field] is None
     assert len(objective.constraints) == 0
     assert not list(objective.parameters())

@@ -44,9 +44,8 @@ def test_output_mirrors_the_input(loop):
     single, named = GECO(ReconstructionError(0.5)), GECO({"re": ReconstructionError(0.5)})
     loop(single).run(3)
     loop(named).run(3)
-    fields = (
-        "constraint moving_average multiplier relative_multiplier beta feasible saturated skipped"
-    ).split()
+    fields = ("constraint", "moving_average", "multiplier", "relative_multiplier", "beta")
+    fields += ("feasible", "saturated", "skipped")
     for field in fields:
         assert single.info[field].shape == ()
         assert set(named.info[field]) == {"re"}

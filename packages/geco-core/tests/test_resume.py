@@ -65,7 +65,7 @@ def others():
     yield "rule", make(PaperUpdate())
 
 
-@pytest.mark.parametrize(("what", "target"), others(), ids=[name for name, _ in others()])
+@pytest.mark.parametrize(("what", "target"), list(others()), ids=[name for name, _ in others()])
 @pytest.mark.parametrize("strict", [True, False])
 def test_other_objectives_are_refused_and_stay_as_they_were(loop, what, target, strict):
     source = make()

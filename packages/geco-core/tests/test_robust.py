@@ -20,7 +20,7 @@ def test_by_hand(feed):
     integral = log_multiplier = slow = fast = 0.0
     for n, violation in enumerate([40.0, 3.0, -0.5, 0.2, -0.9, 0.0] * 30, start=1):
         size = math.exp(log_multiplier)
-        scale = 1 / (1 + size * (1 + max(fast, 0.0)))
+        scale = 1 / (1 + size * max(1 + fast, 1.0, violation))
         slow += max(1 / n, 0.01) * (violation - slow)
         fast += max(1 / n, 0.1) * (violation - fast)
         push = min(max(math.asinh(fast), -2.0), 2.0)
@@ -113,6 +113,21 @@ def test_rescaling_keeps_the_direction_of_the_gradient(loop):
     cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)
     assert cosine.item() == pytest.approx(1.0, abs=1e-6)
     assert gradients[0].norm() < 0.2 * gradients[1].norm()
+
+
+def test_the_first_step_does_not_fill_adams_memory(loop):
+    """With an error a million times too large the first gradient is like the later ones."""
+    objective = GECO(ReconstructionError(kappa=1e-3))
+    trained = loop(objective)
+    sizes = []
+    for _ in range(20):
+        x, noise = trained.batch()
+        reconstruction, kl = trained.model(x, noise)
+        loss = objective(kl, x, reconstruction)
+        gradient = torch.autograd.grad(loss, trained.model.parameters())
+        sizes.append(max(g.abs().max().item() for g in gradient))
+        objective.step()
+    assert sizes[0] < 3 * sorted(sizes)[10]
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ class AnnealedELBO(_GaussianELBO):
     def step(self) -> None:
         """Moves one step along the schedule; does nothing in evaluation mode."""
         if self.training:
-            self.steps_done += 1
+            # not in place: compiled together with the loss, backward would read the new value
+            self.steps_done = self.steps_done + 1
 
     def extra_repr(self) -> str:
         """The arguments."""

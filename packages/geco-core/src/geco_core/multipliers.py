@@ -44,8 +44,13 @@ class Multipliers(nn.Module):
         moved = self.update.advance(table, violation)
         kept = table.clone()
         kept[SKIPPED] += 1.0
-        # in place: a compiled step and a CUDA graph want the same memory every time
-        table.copy_(torch.where(violation.isfinite(), moved, kept))
+        new = torch.where(violation.isfinite(), moved, kept)
+        if torch.compiler.is_compiling():
+            # compiled together with the loss, a table changed in place would be read by a
+            # backward that recomputes the weights: wrong gradients without an error
+            self.table = new
+        else:
+            table.copy_(new)
 
     def multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers :math:`\lambda` of the violations in their own units, :math:`(L,)`."""

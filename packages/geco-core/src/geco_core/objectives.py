@@ -128,7 +128,7 @@ class GECO(nn.Module):
             average = update.average(table, detached.to(table.dtype))
             # the value of the average with the gradient of the batch
             stacked = average.to(stacked.dtype) + (stacked - detached)
-        kl_weight, weights = update.weights(table)
+        kl_weight, weights = update.weights(table, detached.to(table.dtype))
         if weights.dtype != stacked.dtype:
             weights = weights.to(stacked.dtype)
         return torch.dot(stacked, weights) + kl * kl_weight, detached

@@ -11,7 +11,7 @@ have seen few values:
     u &= \operatorname{clip}\bigl(I + k_p \operatorname{asinh} \bar c,\;
          u_{\min}, u_{\max}\bigr), \qquad \lambda = e^u / s \\
     \text{loss} &= \frac{KL + \sum_l e^{u_l} c_l}
-         {1 + \sum_l e^{u_l} (1 + \max(\tilde c_l, 0))}
+         {1 + \sum_l e^{u_l} \max(1 + \tilde c_l, 1, c_l)}
 
 At a fixed point :math:`c = 0`, so that neither the nonlinearity nor the proportional term nor
 the denominator moves it: it is the optimum of the constrained problem. The reason for each part
@@ -95,13 +95,16 @@ class RobustUpdate(MultiplierUpdate):
         table[0] = table[4] = math.log(self.initial)
         return table
 
-    def weights(self, table: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, table: Tensor, violation: Tensor) -> tuple[Tensor, Tensor]:
         """The weights of the KL and of the relative violations."""
         multiplier = table[0].exp()
         if not self.rescale:
             return table.new_ones(()), multiplier
-        size = torch.addcmul(multiplier, multiplier, table[5].clamp(min=0.0))
-        kl_weight = (size.sum() + 1.0).reciprocal()
+        # the batch's own violation counts where it exceeds the average by 1: at the first step,
+        # which would otherwise fill Adam's second moment for thousands of steps, and at jumps;
+        # not in its daily noise, which must not be correlated with the weight of its gradient
+        size = torch.maximum(table[5].clamp(min=0.0) + 1.0, violation)
+        kl_weight = ((multiplier * size).sum() + 1.0).reciprocal()
         return kl_weight, multiplier * kl_weight
 
     def average(self, table: Tensor, violation: Tensor) -> Tensor:

@@ -50,11 +50,12 @@ class MultiplierUpdate(ABC):
         return torch.zeros(len(self.rows), constraints)
 
     @abstractmethod
-    def weights(self, table: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, table: Tensor, violation: Tensor) -> tuple[Tensor, Tensor]:
         r"""The weights in the loss.
 
         Args:
             table: The rule's table, :math:`(\text{rows}, L)`.
+            violation: The detached violations of the batch, :math:`(L,)`.
 
         Returns:
             The weight of the KL, a scalar, and those of the violations, :math:`(L,)`.
@@ -124,7 +125,7 @@ class PaperUpdate(MultiplierUpdate):
         """True, as printed."""
         return True
 
-    def weights(self, table: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, table: Tensor, violation: Tensor) -> tuple[Tensor, Tensor]:
         r"""1 and :math:`\lambda`."""
         return table.new_ones(()), table[0].exp()
 

@@ -1,0 +1,61 @@
+"""One rank of `test_reduction.py`, run as a script: rank, port, where the results go.
+
+A file of its own, because a process that is started anew cannot import a test module.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from geco_core import GECO, PaperUpdate, ReconstructionError
+
+SIZES = (3, 9)  # uneven: a mean of the ranks' means would be wrong
+UPDATES = {"robust": lambda: None, "paper": lambda: PaperUpdate(rate=0.05)}
+
+
+def data() -> Tensor:
+    """Six steps of joined batches."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(6, sum(SIZES), 4, generator=generator).mul(2.0)
+
+
+def objectives(update: str) -> GECO:
+    """Two constraints under a rule."""
+    constraints = {"re": ReconstructionError(0.5), "loose": ReconstructionError(1.5)}
+    return GECO(constraints, update=UPDATES[update]())
+
+
+def train(objective: GECO, batches: Iterable[Sequence[Tensor]]) -> Tensor:
+    """Some ascents, each from several micro-batches; the table at the end."""
+    for parts in batches:
+        weight = torch.tensor(0.3, requires_grad=True)
+        for part in parts:
+            objective(weight * part.square().sum(1), part, weight * part).backward()
+        objective.step()
+    return objective.multipliers.table
+
+
+def work(rank: int, port: str, results: str) -> None:
+    """What one rank does."""
+    dist.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(SIZES)
+    )
+    shares = [x.split(SIZES)[rank] for x in data()]
+    out = {}
+    for name in UPDATES:
+        out[name] = train(objectives(name), [[share] for share in shares])
+        # accumulation on every rank as well: one ascent from all
+        out[f"{name}-parts"] = train(objectives(name), [share.split(1) for share in shares])
+        bad = [share.clone() for share in shares]
+        if rank == 1:
+            bad[2][0] = torch.nan
+        out[f"{name}-nan"] = train(objectives(name), [[share] for share in bad])
+    torch.save(out, f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), *sys.argv[2:])
