@@ -36,6 +36,7 @@ class SeparateGates(nn.Module):
         self.biases = nn.ParameterList(part.clone() for part in bias.detach().chunk(4))
 
     def forward(self, inputs: list[Tensor], hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """The next hidden and cell state."""
         joined = torch.cat([*inputs, hidden], dim=1)
         pad = self.weights[0].shape[-1] // 2
         new, old, show, candidate = (
@@ -65,7 +66,7 @@ class StraightforwardDraw(nn.Module):
                 for layer in network.image_net
             )
         )
-        # what enters the posterior: features, image, error, decoder state, own state
+        # what enters the posterior: features, image, error, last latent, own state
         entering = (core.image_gates.weight, core.posterior_cell.weight)
         self.posterior_cell = SeparateGates(torch.cat(entering, 1), core.posterior_cell.bias)
         self.prior_cell = self._cell(core.prior_cell)
@@ -84,6 +85,7 @@ class StraightforwardDraw(nn.Module):
     def forward(
         self, x: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
+        """Reconstruction and KL."""
         batch = x.shape[0]
         image = functional.pixel_unshuffle(x, self.stride)
         canvas = self.first_canvas.expand(batch, -1, -1, -1)
@@ -95,13 +97,12 @@ class StraightforwardDraw(nn.Module):
         noise = torch.randn(
             (self.steps, batch, channels, *canvas.shape[2:]), generator=generator, device=x.device
         )
-        kl = x.new_zeros(batch)
+        kl, z = x.new_zeros(batch), torch.zeros_like(noise[0])
         features = self.image_net(image) if self.features_once else None
         for step in range(self.steps):
             seen = self.image_net(image) if features is None else features
-            hp_new, cp = self.prior_cell([hd], hp, cp)
-            hq, cq = self.posterior_cell([seen, image, canvas - image, hd], hq, cq)
-            hp = hp_new
+            hp, cp = self.prior_cell([z], hp, cp)
+            hq, cq = self.posterior_cell([seen, image, canvas - image, z], hq, cq)
             mean_p, log_p = self.prior_head(hp).to(noise.dtype).chunk(2, dim=1)
             mean_q, log_q = self.posterior_head(hq).to(noise.dtype).chunk(2, dim=1)
             log_p, log_q = 20 * torch.tanh(log_p / 20), 20 * torch.tanh(log_q / 20)

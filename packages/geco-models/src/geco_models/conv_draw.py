@@ -46,7 +46,7 @@ class ConvDraw(AbstractVAE):
             :math:`\lceil H / stride \rceil \times \lceil W / stride \rceil`.
         kernel: The odd side of the convolutions over states.
         features: The channels of the features of image and context that enter every step; None
-            for twice `hidden`: they are computed once, so width is cheap here.
+            for as many as `hidden`. They are computed once, so width is cheap here.
         canvas: The number of canvas channels at the state's resolution; None for a canvas that
             is the image itself, :math:`C \cdot stride^2` channels.
         checkpoint: Whether a training step forgets the inside of each step and computes it again
@@ -95,7 +95,7 @@ class ConvDraw(AbstractVAE):
             self.steps,
             as_positive(latent_channels, "latent_channels"),
             as_positive(hidden, "hidden"),
-            2 * hidden if features is None else as_positive(features, "features"),
+            hidden if features is None else as_positive(features, "features"),
             self.context_shape,
             bool(shared),
             as_positive(stride, "stride"),
@@ -127,7 +127,7 @@ class ConvDraw(AbstractVAE):
         posterior, posterior_state = core.step_posterior(state, picture, offsets)
         z = _draw(posterior, noise)
         canvas, decoder_state = core.step_decoder(state, z, offsets)
-        state = DrawState(canvas, prior_state, posterior_state, decoder_state)
+        state = DrawState(canvas, prior_state, posterior_state, decoder_state, z)
         return state, z, posterior.kl(prior)
 
     def forward(
@@ -239,7 +239,7 @@ class ConvDraw(AbstractVAE):
             z = number if drawn else _draw(prior, number)
             total = total + prior.log_prob(z)
             canvas, decoder_state = core.step_decoder(state, z, known)
-            state = DrawState(canvas, prior_state, state.posterior, decoder_state)
+            state = DrawState(canvas, prior_state, state.posterior, decoder_state, z)
         return state.canvas, total
 
     def posterior(self, x: Tensor, context: Tensor | None = None) -> "ConvDrawPosterior":
@@ -318,7 +318,7 @@ class ConvDrawPosterior:
             latents.append(z)
             total = total + posterior.log_prob(z)
             canvas, decoder_state = core.step_decoder(state, z, known)
-            state = DrawState(canvas, state.prior, posterior_state, decoder_state)
+            state = DrawState(canvas, state.prior, posterior_state, decoder_state, z)
         return torch.stack(latents, dim=1), total
 
     def __repr__(self) -> str:

@@ -8,9 +8,9 @@ stands for), features :math:`\varphi` of the image :math:`x` and features :math:
 context:
 
 .. math::
-    h^p_t &= \mathrm{LSTM}_p(h^d_{t-1}, \psi), &
+    h^p_t &= \mathrm{LSTM}_p(z_{t-1}, \psi), &
     p(z_t | z_{<t}) &= N(\mu_p(h^p_t), \sigma_p(h^p_t)) \\
-    h^q_t &= \mathrm{LSTM}_q(\varphi, x, r_{t-1}, m_{t-1} - x, h^d_{t-1}, \psi), &
+    h^q_t &= \mathrm{LSTM}_q(\varphi, x, r_{t-1}, m_{t-1} - x, z_{t-1}, \psi), &
     q(z_t | x, z_{<t}) &= N(\mu_q(h^q_t), \sigma_q(h^q_t)) \\
     h^d_t &= \mathrm{LSTM}_d(z_t, \psi), & r_t &= r_{t-1} + W h^d_t
 
@@ -59,6 +59,9 @@ class DrawState(NamedTuple):
     decoder: tuple[Tensor, Tensor]
     """Hidden and cell state of the decoder."""
 
+    latent: Tensor
+    """The last latent, (batch, latent channels, h, w); zeros before the first step."""
+
 
 class Offsets(NamedTuple):
     """The parts of the gates that do not change from step to step, (batch, 4 hidden, h, w)."""
@@ -103,8 +106,10 @@ class DrawCore(nn.Module):
         super().__init__()
         self.own_canvas = canvas is not None
         self.read_from = canvas or 0  # where the picture lies among the posterior's inputs
-        self.prior_cell = ConvLSTMCell(hidden, hidden, kernel)
-        self.posterior_cell = ConvLSTMCell(self.read_from + pixels + hidden, hidden, kernel)
+        self.prior_cell = ConvLSTMCell(latent_channels, hidden, kernel)
+        self.posterior_cell = ConvLSTMCell(
+            self.read_from + pixels + latent_channels, hidden, kernel
+        )
         self.decoder_cell = ConvLSTMCell(latent_channels, hidden, kernel)
         self.image_gates = nn.Conv2d(
             features + pixels, 4 * hidden, kernel, padding="same", bias=False
@@ -142,7 +147,7 @@ class DrawCore(nn.Module):
         self, state: DrawState, offsets: Offsets
     ) -> tuple[DiagonalGaussian, tuple[Tensor, Tensor]]:
         """The prior of this step's latent, and the prior's next state."""
-        hidden, cell = self.prior_cell((state.decoder[0],), state.prior, offsets.prior)
+        hidden, cell = self.prior_cell((self._typed(state.latent),), state.prior, offsets.prior)
         return DiagonalGaussian.from_raw(self.prior_head(hidden)), (hidden, cell)
 
     def step_posterior(
@@ -151,7 +156,7 @@ class DrawCore(nn.Module):
         """The posterior of this step's latent, and the posterior's next state."""
         # a canvas that is the picture itself is read once
         own = (state.canvas,) if self.own_canvas else ()
-        inputs = (*own, picture, state.decoder[0])
+        inputs = (*own, picture, self._typed(state.latent))
         hidden, cell = self.posterior_cell(inputs, state.posterior, offsets.posterior)
         return DiagonalGaussian.from_raw(self.posterior_head(hidden)), (hidden, cell)
 
@@ -159,6 +164,9 @@ class DrawCore(nn.Module):
         self, state: DrawState, z: Tensor, offsets: Offsets
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The next canvas, and the decoder's next state."""
-        z = z.to(self.write.weight.dtype)  # latents are float32 at least, whatever the weights are
-        hidden, cell = self.decoder_cell((z,), state.decoder, offsets.decoder)
+        hidden, cell = self.decoder_cell((self._typed(z),), state.decoder, offsets.decoder)
         return state.canvas + self.write(hidden), (hidden, cell)
+
+    def _typed(self, z: Tensor) -> Tensor:
+        # latents are float32 at least, whatever the type of the weights
+        return z.to(self.write.weight.dtype)

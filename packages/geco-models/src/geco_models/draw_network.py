@@ -48,6 +48,7 @@ class DrawNetwork(nn.Module):
         canvas: int | None,
     ) -> None:
         super().__init__()
+        self.latent_channels = latent_channels
         self.shape, self.stride = tuple(shape), stride
         channels, height, width = shape
         self.size = (math.ceil(height / stride), math.ceil(width / stride))
@@ -97,7 +98,8 @@ class DrawNetwork(nn.Module):
         """The learned state before the first step, of batch size 1."""
         states = (self.first_prior, self.first_posterior, self.first_decoder)
         prior, posterior, decoder = ((s[:1], s[1:]) for s in states)
-        return DrawState(self.first_canvas, prior, posterior, decoder)
+        latent = self.first_canvas.new_zeros(1, self.latent_channels, *self.size)
+        return DrawState(self.first_canvas, prior, posterior, decoder, latent)
 
     def sources(self, x: Tensor | None, context: Tensor | None) -> Sources:
         """The planes and features of checked images and contexts, made once for all steps."""
