@@ -42,10 +42,10 @@ class Ranks:
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
 
-    def share(self, rows: Tensor) -> Tensor:
+    def share(self, rows: Tensor, axis: int = 0) -> Tensor:
         """This rank's part of the rows of a joined batch."""
-        size = len(rows) // self.world
-        return rows[self.rank * size : (self.rank + 1) * size]
+        size = rows.shape[axis] // self.world
+        return rows.narrow(axis, self.rank * size, size)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over ranks."""
@@ -128,8 +128,11 @@ class JointNoise(TorchFunctionMode):
         size = kwargs.pop("size", None) or (
             args[0] if args and not isinstance(args[0], int) else args
         )
-        count, *rest = size
-        return self.ranks.share(func((count * self.ranks.world, *rest), **kwargs))
+        # recurrent models draw all steps at once, (steps, batch, C, H, W); others batch first
+        axis = 1 if len(size) >= 5 else 0
+        joined = list(size)
+        joined[axis] *= self.ranks.world
+        return self.ranks.share(func(joined, **kwargs), axis)
 
 
 @contextlib.contextmanager

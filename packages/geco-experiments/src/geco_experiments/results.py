@@ -1,6 +1,9 @@
 """Results: one `run.nc` per run, and many of them as one labelled dataset."""
 
+import contextlib
+import importlib
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +35,21 @@ def write_dataset(dataset: xr.Dataset, path: Path) -> None:
         if variable.size > 1000 and variable.dtype.kind in "fiub"
     }
     # in memory first: HDF5 reports a full disk in ways that cannot be told apart
-    content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
+    with _local_locks():
+        content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
     with writing("the result", path):
         write_atomic(path, content)
+
+
+def _local_locks() -> contextlib.AbstractContextManager[Any]:
+    # on a Dask worker xarray would ask the cluster for a lock on what is written, which it cannot
+    # have for a buffer in memory, and does not need: no other process can see that buffer
+    if "dask" not in sys.modules:
+        return contextlib.nullcontext()
+    lock: contextlib.AbstractContextManager[Any] = importlib.import_module("dask.config").set(
+        scheduler="synchronous"
+    )
+    return lock
 
 
 def open_run(path: str | Path) -> xr.Dataset:
