@@ -23,8 +23,8 @@ def test_by_hand(feed):
         scale = 1 / (1 + size * max(1 + fast, 1.0, violation))
         slow += max(1 / n, 0.01) * (violation - slow)
         fast += max(1 / n, 0.1) * (violation - fast)
-        push = min(max(math.asinh(fast), -2.0), 2.0)
-        integral = min(max(integral + 0.01 * push, math.log(1e-4)), math.log(1e5))
+        push = min(max(math.asinh(fast), -1.0), 0.5)
+        integral = min(max(integral + 0.02 * push, math.log(1e-4)), math.log(1e5))
         log_multiplier = min(max(integral + math.asinh(slow), math.log(1e-4)), math.log(1e5))
         loss = feed(objective, violation)
         assert loss.item() == pytest.approx(scale * (1.0 + size * violation), rel=1e-4, abs=1e-6)
@@ -71,9 +71,9 @@ def test_units_do_not_matter(loop, factor):
 
 
 def test_slack_goes_to_the_floor_and_comes_back(feed):
-    """After any time of slack the multiplier is back at 1 within 460 steps of binding."""
+    """After any time of slack the multiplier is back at 1 within 920 steps of binding."""
     objective = GECO(bare)
-    feed(objective, *[-0.9] * 3000)
+    feed(objective, *[-0.9] * 600)
     floor = RobustUpdate().bounds[0]
     assert objective.info.relative_multiplier.item() == pytest.approx(floor, rel=1e-3)
     assert objective.info.feasible.item()
@@ -81,7 +81,7 @@ def test_slack_goes_to_the_floor_and_comes_back(feed):
     while objective.info.relative_multiplier.item() < 1.0:
         feed(objective, 4.0)  # five times the allowed error
         steps += 1
-    assert steps <= 460
+    assert steps <= 920
 
 
 def test_settings_of_a_fixed_weight(loop):

@@ -26,11 +26,15 @@ class Multipliers(nn.Module):
     """
 
     table: Tensor
+    one_skipped: Tensor
 
     def __init__(self, update: MultiplierUpdate, constraints: int) -> None:
         super().__init__()
         self.update = update
         self.register_buffer("table", update.table(constraints))
+        one_skipped = torch.zeros(len(update.rows), 1)
+        one_skipped[SKIPPED] = 1.0
+        self.register_buffer("one_skipped", one_skipped, persistent=False)
 
     def ascend(self, violation: Tensor) -> None:
         r"""Moves every multiplier whose violation is finite, and counts the others.
@@ -40,17 +44,18 @@ class Multipliers(nn.Module):
                 :math:`(L,)`.
         """
         table = self.table
-        violation = violation.to(table.dtype)
+        if violation.dtype != table.dtype:
+            violation = violation.to(table.dtype)
         moved = self.update.advance(table, violation)
-        kept = table.clone()
-        kept[SKIPPED] += 1.0
-        new = torch.where(violation.isfinite(), moved, kept)
+        kept = table + self.one_skipped
+        # nothing but a finite number is 0 after taking itself away
+        finite = violation.sub(violation).eq(0.0)
         if torch.compiler.is_compiling():
             # compiled together with the loss, a table changed in place would be read by a
             # backward that recomputes the weights: wrong gradients without an error
-            self.table = new
+            self.table = torch.where(finite, moved, kept)
         else:
-            table.copy_(new)
+            torch.where(finite, moved, kept, out=table)
 
     def multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers :math:`\lambda` of the violations in their own units, :math:`(L,)`."""
@@ -87,9 +92,10 @@ class Multipliers(nn.Module):
         return torch.tensor(scales, dtype=self.table.dtype, device=self.table.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        before = self.table
+        before, one_skipped = self.table, self.one_skipped
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.table.dtype in (torch.float16, torch.bfloat16):
             # half precision would lose every ascent below one part in a thousand
             self.table = before.to(self.table.device)
+            self.one_skipped = one_skipped.to(self.table.device)
         return self

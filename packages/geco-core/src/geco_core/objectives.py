@@ -9,6 +9,7 @@ is minimised by the user's optimizer over the model's parameters and maximised o
 :math:`\lambda \ge 0` by :meth:`GECO.step`.
 """
 
+from collections.abc import ItemsView
 from typing import Any, cast
 
 import torch
@@ -101,7 +102,7 @@ class GECO(nn.Module):
         update = self.multipliers.update
         kl_mean = at_least_float32(kl).mean()
         values = []
-        for name, constraint in self._constraints().items():
+        for name, constraint in self._named_modules():
             violation = check_violation(constraint(x, reconstruction, **batch), kl, name)
             if training and not violation.requires_grad:
                 raise RuntimeError(
@@ -153,7 +154,7 @@ class GECO(nn.Module):
         self._pending, self._counts = [], []
         self.multipliers.ascend(violation)
         if not torch.compiler.is_compiling():
-            self._watch.tick(self.multipliers, self._constraints())
+            self._watch.tick(self.multipliers, self.constraints)
 
     @property
     def info(self) -> Info:
@@ -192,14 +193,14 @@ class GECO(nn.Module):
         `geco_core.saturation` of a constraint that cannot be reached: its multiplier is at the
         upper bound while it is still violated.
         """
-        self._watch.look(self.multipliers, self._constraints())
+        self._watch.look(self.multipliers, self.constraints)
         scales = self._scales()
         average = self.multipliers.moving_average(scales).tolist()
         multiplier = self.multipliers.multiplier(scales).tolist()
         saturated = self.multipliers.saturated().tolist()
         skipped = self.multipliers.skipped().tolist()
         lines = []
-        for i, (name, constraint) in enumerate(self._constraints().items()):
+        for i, (name, constraint) in enumerate(self._named_modules()):
             state = "saturated" if saturated[i] else "feasible" if average[i] <= 0 else "violated"
             lines.append(
                 f"{name}: {state}, violation {average[i]:.4g} ({average[i] / scales[i]:+.2%} of "
@@ -212,12 +213,12 @@ class GECO(nn.Module):
     def train(self, mode: bool = True) -> "GECO":
         """Sets the mode; before an evaluation, looks for constraints that cannot be reached."""
         if self.training and not mode:
-            self._watch.look(self.multipliers, self._constraints())
+            self._watch.look(self.multipliers, self.constraints)
         return super().train(mode)
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a loaded table must agree with, for `state_dict`."""
-        self._watch.look(self.multipliers, self._constraints())
+        self._watch.look(self.multipliers, self.constraints)
         return self._agreement()
 
     def set_extra_state(self, state: Any) -> None:
@@ -245,8 +246,11 @@ class GECO(nn.Module):
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def _named_modules(self) -> "ItemsView[str, Constraint]":
+        return cast("ItemsView[str, Constraint]", self.constraints.items())
+
     def _constraints(self) -> dict[str, Constraint]:
-        return cast("dict[str, Constraint]", dict(self.constraints.items()))
+        return dict(self._named_modules())
 
     def _scales(self) -> list[float]:
         # read anew each time: a tolerance may follow a schedule

@@ -7,7 +7,7 @@ have seen few values:
 .. math::
 
     I &\leftarrow \operatorname{clip}\bigl(I + k_i \operatorname{clip}(
-         \operatorname{asinh} \tilde c, -2, 2),\; u_{\min}, u_{\max}\bigr) \\
+         \operatorname{asinh} \tilde c, -1, \tfrac12),\; u_{\min}, u_{\max}\bigr) \\
     u &= \operatorname{clip}\bigl(I + k_p \operatorname{asinh} \bar c,\;
          u_{\min}, u_{\max}\bigr), \qquad \lambda = e^u / s \\
     \text{loss} &= \frac{KL + \sum_l e^{u_l} c_l}
@@ -28,8 +28,11 @@ from geco_core.updates import COMMON_ROWS, MultiplierUpdate, check_number
 
 __all__ = ["RobustUpdate"]
 
-# the integral term takes no error for larger than this: asinh(3.6) = 2
-LARGEST_PUSH = 2.0
+# what the integral term sees of large errors: it rises slowly, because while a model is still
+# learning the error is large at any multiplier, and what was raised too far takes long to come
+# down again; near 0, where it matters, rise and fall are alike
+LARGEST_RISE = 0.5
+LARGEST_FALL = 1.0
 # a bound counts as reached within this distance of its logarithm: float32 rounds it
 AT_BOUND = 1e-3
 
@@ -58,7 +61,7 @@ class RobustUpdate(MultiplierUpdate):
         ValueError: If an argument is outside of its range.
     """
 
-    rate: float = 0.01
+    rate: float = 0.02
     gain: float = 1.0
     decay: float = 0.99
     bounds: tuple[float, float] = (1e-4, 1e5)
@@ -120,9 +123,10 @@ class RobustUpdate(MultiplierUpdate):
         weight = ascents.reciprocal()
         slow = torch.lerp(slow, violation, weight.clamp(min=1.0 - self.decay))
         fast = torch.lerp(fast, violation, weight.clamp(min=0.1))
-        push = fast.asinh().clamp(-LARGEST_PUSH, LARGEST_PUSH)
-        integral = torch.add(integral, push, alpha=self.rate).clamp(lowest, highest)
-        log_multiplier = torch.add(integral, slow.asinh(), alpha=self.gain).clamp(lowest, highest)
+        push = fast.asinh().clamp_(-LARGEST_FALL, LARGEST_RISE)
+        integral = torch.add(integral, push, alpha=self.rate).clamp_(lowest, highest)
+        proportional = slow.asinh()
+        log_multiplier = torch.add(integral, proportional, alpha=self.gain).clamp_(lowest, highest)
         return torch.stack([log_multiplier, slow, ascents, skipped, integral, fast])
 
     def saturated(self, table: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """Saying that a constraint cannot be reached, without waiting for the device."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geco_core.multipliers import Multipliers
 from geco_core.violation import Constraint
@@ -29,7 +30,7 @@ class SaturationWatch:
         self._flags: Tensor | None = None
         self._said: set[str] = set()
 
-    def tick(self, multipliers: Multipliers, constraints: Mapping[str, Constraint]) -> None:
+    def tick(self, multipliers: Multipliers, constraints: nn.ModuleDict) -> None:
         """Counts an ascent, and looks when it is time to."""
         self._ascents += 1
         if self._ascents % INTERVAL or not _readable(multipliers.table):
@@ -45,13 +46,14 @@ class SaturationWatch:
         if arrived is not None and (any(arrived.tolist()) or self._said):
             self.look(multipliers, constraints)
 
-    def look(self, multipliers: Multipliers, constraints: Mapping[str, Constraint]) -> None:
+    def look(self, multipliers: Multipliers, constraints: nn.ModuleDict) -> None:
         """Reads the flags now, and warns of those that have not been warned of."""
         if not _readable(multipliers.table):
             return
         saturated = multipliers.saturated().tolist()
-        scales = [constraint.scale for constraint in constraints.values()]
-        for i, (name, constraint) in enumerate(constraints.items()):
+        named = cast("dict[str, Constraint]", dict(constraints.items()))
+        scales = [constraint.scale for constraint in named.values()]
+        for i, (name, constraint) in enumerate(named.items()):
             if not saturated[i]:
                 self._said.discard(name)
             elif name not in self._said:
