@@ -382,7 +382,7 @@ def to_dataset(
         attrs={
             "title": "Linear VAEs on Gaussian data against their exact optimum",
             "references": "D7 in docs; benchmarks/linear_gaussian.py",
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a subclass of str, which NetCDF refuses
         },
     )
     dataset["steps"].attrs = {"long_name": "step from which all stay within tolerance"}
