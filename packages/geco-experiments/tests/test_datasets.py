@@ -281,9 +281,9 @@ def test_celeba_incomplete(celeba):
 
 
 def test_splits_check_their_arrays():
-    with pytest.raises(ValueError, match="`images` must be uint8"):
+    with pytest.raises(ValueError, match=r"`images` must be uint8"):
         Split(torch.zeros(3, 1, 2, 2))
-    with pytest.raises(ValueError, match="`labels` must be"):
+    with pytest.raises(ValueError, match=r"`labels` must be"):
         Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(2))
     split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
     assert ImageData("toy", split, split).batch("train", torch.arange(3)).labels is None

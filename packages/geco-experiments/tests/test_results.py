@@ -153,14 +153,14 @@ def test_the_same_run_twice(tmp_path, tiny, toy_result):
 
 
 def test_bad_layout():
-    with pytest.raises(ValueError, match="`layout` must be grid or runs"):
+    with pytest.raises(ValueError, match=r"`layout` must be grid or runs"):
         load("x", layout="cube")
 
 
 def test_schema_refuses_what_it_does_not_know():
-    with pytest.raises(SchemaError, match="`speed` with 0 dimensions"):
+    with pytest.raises(SchemaError, match=r"`speed` with 0 dimensions"):
         schema.describe({"speed": 1.0}, {})
-    with pytest.raises(SchemaError, match="`kl` with 0 dimensions"):
+    with pytest.raises(SchemaError, match=r"`kl` with 0 dimensions"):
         schema.describe({"kl": 1.0}, {})
 
 

@@ -185,12 +185,12 @@ def test_dask_with_a_worker_killed_equals_serial(tmp_path, tiny, same_result):
 
 
 def test_no_scheduler(tmp_path, six):
-    with pytest.raises(RunError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(RunError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
         sweep(six, tmp_path, executor="dask", scheduler="tcp://127.0.0.1:9")
 
 
 def test_bad_arguments(tmp_path, six):
-    with pytest.raises(ValueError, match="`executor` must be serial, local or dask"):
+    with pytest.raises(ValueError, match=r"`executor` must be serial, local or dask"):
         sweep(six, tmp_path, executor="slurm")
     assert sweep([], tmp_path).outcomes == []
     (tmp_path / "file").touch()

@@ -80,7 +80,6 @@ def test_history_and_final_values_agree_with_each_other(tmp_path, tiny):
 
 def test_the_saved_model_is_the_one_that_was_measured(tmp_path, tiny, home):
     import geco_models
-
     from geco_experiments import datasets
 
     config = tiny(**{"training.steps": 60})
@@ -241,7 +240,7 @@ def test_files_of_another_run(tmp_path, tiny):
         run(other, tmp_path, stop=StopAfter(3))
     folder = tmp_path / other.name
     (folder / "run.nc").write_bytes(path.read_bytes())
-    with pytest.raises(RunError, match="run.nc belongs to a run with another configuration"):
+    with pytest.raises(RunError, match=r"run.nc belongs to a run with another configuration"):
         run(other, tmp_path)
     (folder / "run.nc").unlink()
     (folder / "config.json").write_bytes((path.parent / "config.json").read_bytes())
@@ -261,7 +260,9 @@ def test_a_folder_of_something_else(tmp_path, tiny):
 
 def test_out_is_a_file(tmp_path, tiny):
     (tmp_path / "out").touch()
-    with pytest.raises(RunError, match="could not be written to .*: a part of the path is a file"):
+    with pytest.raises(
+        RunError, match=r"could not be written to .*: a part of the path is a file"
+    ):
         run(tiny(), tmp_path / "out")
 
 
@@ -289,7 +290,7 @@ def test_divergence_is_said_and_the_last_good_checkpoint_kept(tmp_path, tiny, mo
         advance(self)
 
     monkeypatch.setattr(loop.Loop, "advance", poisoned)
-    with pytest.raises(RunError, match="training has diverged; lower `training.learning_rate`"):
+    with pytest.raises(RunError, match=r"training has diverged; lower `training.learning_rate`"):
         run(config, tmp_path)
     kept = checkpoints.read(tmp_path / config.name / "checkpoint.pt", config)
     assert kept.step == 10
@@ -298,7 +299,7 @@ def test_divergence_is_said_and_the_last_good_checkpoint_kept(tmp_path, tiny, mo
 
 @pytest.mark.parametrize("name", ["cuda:99", "toaster", "meta"])
 def test_devices_that_are_not_there(name):
-    with pytest.raises(RunError, match="execution.device"):
+    with pytest.raises(RunError, match=r"execution.device"):
         choose_device(name)
 
 

@@ -61,7 +61,7 @@ def test_rotate_view_shows_both_angles_and_targets_the_second():
     expected = torch.tensor([[1.0, 0.0, 0.0, -1.0]]).expand(6, -1)
     torch.testing.assert_close(planes, expected, atol=1e-6, rtol=0)
     assert out.context.shape[1:] == view.context_shape((1, 9, 9))
-    with pytest.raises(ValueError, match="`draws` must be"):
+    with pytest.raises(ValueError, match=r"`draws` must be"):
         view(x, None)
 
 

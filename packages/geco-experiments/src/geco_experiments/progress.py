@@ -71,7 +71,8 @@ class TqdmMeter:
         if self._bar is not None:
             shown = {name: f"{value:.3g}" for name, value in values.items()}
             self._bar.set_postfix(shown, refresh=False)
-            self._bar.update(done - self._bar.n)
+            if not self._bar.update(done - self._bar.n):
+                self._bar.refresh()
 
     def phase(self, text: str) -> None:
         """Show what happens now in place of the numbers."""
