@@ -44,7 +44,7 @@ def training_matrix(config: DatasetConfig, home: DataHome) -> NDArray[np.float32
         msg = f"`{config.name}` draws its images anew at every step: it has no fixed training set"
         raise ValueError(msg)
     rows = torch.arange(len(data.train))
-    parts = [data.batch("train", part).images.flatten(1) for part in rows.split(5000)]
+    parts = [data.batch("train", part).images.flatten(1) for part in torch.split(rows, 5000)]
     return torch.cat(parts).numpy()
 
 

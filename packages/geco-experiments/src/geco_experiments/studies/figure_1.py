@@ -2,6 +2,7 @@ r"""Figure 1: blurred reconstructions and holes, on solved fixed points and in a
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,7 +161,7 @@ def trained_geometry(config: RunConfig, runs: Runs, home: DataHome) -> xr.Datase
     the exponential of the entropy of w; the density ratio is
     :math:`\ln \frac1n \sum_i q(z|x_i) - \ln \pi(z)`.
     """
-    model = geco_models.load(runs.path(config).with_name("model.pt"))
+    model: Any = geco_models.load(runs.path(config).with_name("model.pt"))
     model.eval()
     data = datasets.load(config.dataset, home)
     count = min(IMAGES, len(data.train))

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -50,7 +51,7 @@ class Trajectory(Study):
         )
         (config, *_) = runs
         elements = float(runs[config]["elements"])
-        nll = elements / 2 * (np.square(data["rms_error"]) + math.log(2 * math.pi))
+        nll = elements / 2 * (data["rms_error"] ** 2 + math.log(2 * math.pi))
         data["nll"] = nll.assign_attrs(units="nat", long_name="NLL at unit variance")
         turning = [turn(data.isel(seed=index)) for index in range(data.sizes["seed"])]
         for name in ("step_met", "beta_start", "beta_met", "beta_end"):
@@ -63,7 +64,7 @@ class Trajectory(Study):
         figure, (plane, beta, error) = new_figure(1, 3, width=10.4, height=3.5)
         run = data.isel(seed=0)
         steps = run["step"].values
-        points = {"c": np.log10(steps), "cmap": "viridis", "s": 5, "linewidths": 0}
+        points: dict[str, Any] = {"c": np.log10(steps), "cmap": "viridis", "s": 5, "linewidths": 0}
         drawn = plane.scatter(run["nll"], run["kl"], rasterized=True, **points)
         beta.scatter(steps, run["beta"], rasterized=True, **points)
         error.scatter(steps, run["rms_error"], rasterized=True, **points)

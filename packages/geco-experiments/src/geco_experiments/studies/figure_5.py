@@ -1,6 +1,7 @@
 """Figure 5: the same reconstruction error at a lower KL: ELBO first, then GECO at its error."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -72,7 +73,11 @@ class SameError(Study):
         figure, (kl, error) = new_figure(1, 2, width=9.0, height=3.4)
         for name in data["curve"].values:
             curve = data.sel(curve=name)
-            style = {"color": COLORS[str(name)], "label": LABELS[str(name)], "linewidth": 1.3}
+            style: dict[str, Any] = {
+                "color": COLORS[str(name)],
+                "label": LABELS[str(name)],
+                "linewidth": 1.3,
+            }
             kl.plot(curve["step"], smooth(curve["kl"].values), **style)
             error.plot(curve["step"], smooth(curve["rms_error"].values), **style)
         kappa = float(select(data, objective="geco", seed=0)["kappa"][0])

@@ -1,6 +1,7 @@
 """GECO on a linear VAE against the exact optimum (D7): an absolute test, not a comparison."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -66,8 +67,13 @@ class LinearOptimum(Study):
     def draw(self, data: xr.Dataset) -> list[Drawing]:
         """KL and multiplier against kappa; the error's deviation."""
         figure, (kl, multiplier, error) = new_figure(1, 3, width=10.2, height=3.3)
-        dots = {"color": COLORS["geco"], "marker": "o", "markersize": 4.5, "linestyle": "none"}
-        line = {"color": COLORS["linear"], "label": "exact optimum (D7)"}
+        dots: dict[str, Any] = {
+            "color": COLORS["geco"],
+            "marker": "o",
+            "markersize": 4.5,
+            "linestyle": "none",
+        }
+        line: dict[str, Any] = {"color": COLORS["linear"], "label": "exact optimum (D7)"}
         kl.plot(data["line"], data["line_kl"], **line)
         kl.plot(data["kappa"], data["final_kl"].sel(split="train"), label="GECO, one run", **dots)
         multiplier.plot(data["line"], data["line_multiplier"], **line)

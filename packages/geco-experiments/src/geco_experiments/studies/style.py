@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -62,16 +63,16 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, *, width: float = 8.6, height: float = 3.4, **options: object
+    rows: int = 1, columns: int = 1, *, width: float = 8.6, height: float = 3.4, **options: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure that belongs to no global state, with its axes in reading order."""
     with styled():
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **options)  # type: ignore[arg-type]
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.ravel())
 
 
-def place_legend(axes: Axes, **options: object) -> None:
+def place_legend(axes: Axes, **options: Any) -> None:
     """A legend, if there is anything to name."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -69,7 +70,7 @@ class TargetStudy(Study):
             objective = str(curve["curve_objective"].item())
             kappa = float(curve["curve_kappa"])
             label = LABELS[objective] + ("" if math.isnan(kappa) else f", κ = {kappa:g}")
-            style = {
+            style: dict[str, Any] = {
                 "color": COLORS[objective],
                 "label": label,
                 "linestyle": "-" if math.isnan(kappa) or kappa == TARGETS[0] else (0, (5, 1.5)),
@@ -134,7 +135,7 @@ class TargetStudy(Study):
     def claims(self, data: xr.Dataset) -> list[Claim]:
         """GECO reaches kappa without a sweep."""
         part = data.isel(run=np.flatnonzero(data["objective"].values == "geco"))
-        off = np.abs(part["final_rms_error"].sel(split="train") / part["kappa"] - 1).values
+        off = abs(part["final_rms_error"].sel(split="train") / part["kappa"] - 1).values
         hits = int((off <= TOLERANCE).sum())
         verdict: Verdict = (
             "holds"
