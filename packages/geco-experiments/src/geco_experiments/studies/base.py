@@ -9,7 +9,7 @@ so that figures can be redrawn from `data.nc` without a single run at hand.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -58,7 +58,7 @@ class Runs(Mapping[RunConfig, xr.Dataset]):
     def __getitem__(self, config: RunConfig) -> xr.Dataset:
         return open_run(self.path(config))
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[RunConfig]:
         return iter(self._configs)
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 
 from geco_experiments.config import DatasetConfig, ModelName, RunConfig
 from geco_experiments.data_home import DataHome
@@ -142,7 +143,7 @@ class InformationPlane(Study):
             )
         ]
 
-    def _panel(self, panel, data: xr.Dataset, model: str, dataset: str) -> None:  # type: ignore[no-untyped-def]
+    def _panel(self, panel: Axes, data: xr.Dataset, model: str, dataset: str) -> None:
         part = select(data, model=model, dataset=dataset)
         limits = data.sel(known_dataset=dataset)
         top = 1.15 * float(part["final_kl"].sel(split="train").max())

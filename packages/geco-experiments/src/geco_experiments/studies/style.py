@@ -33,7 +33,7 @@ LABELS = {
     "linear": "best linear VAE [derived, D7]",
 }
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
