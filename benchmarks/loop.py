@@ -5,7 +5,7 @@ steps a block of bare steps is made in the same process: the same model and opti
 that was made beforehand, with an inline ELBO. The paired blocks give the ratio, pairs of bare
 blocks the noise floor.
 
-    nox -s bench -- loop [--steps 600] [--dataset mnist] [--model conv-vae] [--data-home DIR]
+    nox -s bench -- loop [--steps 4000] [--dataset mnist] [--model conv-vae] [--data-home DIR]
 """
 
 import argparse
@@ -40,6 +40,7 @@ class Bare:
         self.device = device
 
     def steps(self, count):
+        """Seconds that so many steps take."""
         x, context, _ = self.batch
         start = clock(self.device)
         for _ in range(count):
@@ -62,6 +63,7 @@ class Interleave:
         self.start = clock(bare.device)
 
     def __call__(self):
+        """Note a block, if one is over; never asks the loop to stop."""
         self.done += 1
         if self.done % self.block == 0:
             self.loop_times.append(clock(self.bare.device) - self.start)
@@ -98,7 +100,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--model", default="conv-vae")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--block", type=int, default=10)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)

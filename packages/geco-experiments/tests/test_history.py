@@ -21,7 +21,7 @@ def test_first_and_last_are_kept_and_the_number_is_bounded(steps):
 
 def test_long_runs_keep_the_start_dense_and_no_gap_wide():
     recorded = record_steps(1_000_000)
-    assert set(range(1, 50)) <= set(recorded.tolist())
+    assert set(range(1, 25)) <= set(recorded.tolist())
     assert np.diff(recorded).max() <= 1_000_000 / (LIMIT // 2 - 1) + 1
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 __all__ = ["FIELDS", "LIMIT", "History", "record_steps"]
 
-LIMIT = 2000
+LIMIT = 1000
 FIELDS = (
     "loss",
     "kl",

@@ -22,7 +22,7 @@ from geco_experiments.config import RunConfig
 from geco_experiments.datasets import ImageData
 from geco_experiments.distributed import Ranks
 from geco_experiments.errors import RunError
-from geco_experiments.history import History
+from geco_experiments.history import FIELDS, History
 from geco_experiments.metrics import stream_seed
 from geco_experiments.noise import Noise
 from geco_experiments.order import Order
@@ -160,29 +160,20 @@ class Loop:
     @torch.no_grad()
     def _record(self, row: int, x: Tensor, out: Any) -> None:
         info = self.objective.info
-        error = (x - out.reconstruction.float()).square().mean()
-        mine = [info.loss, out.kl.float().mean(), error]
-        if info.constraint is not None:
-            mine.append(info.constraint)
-        own = self.ranks.mean(torch.stack([value.float() for value in mine]))
-        steps = None if out.kl_steps is None else self.ranks.mean(out.kl_steps.float().mean(0))
-        self.history.record(
-            row,
-            [
-                own[0],
-                own[1],
-                own[2],
-                own[3] if info.constraint is not None else None,
-                info.moving_average,
-                info.multiplier,
-                info.relative_multiplier,
-                info.beta,
-                info.feasible,
-                info.saturated,
-                info.skipped,
-            ],
-            steps,
-        )
+        objective = self.config.objective
+        if objective.name == "geco" and objective.constraint == "re":
+            # the violation is the squared error less kappa^2: no second pass over the images
+            error = info.constraint + objective.kappa**2
+        else:
+            error = (x - out.reconstruction.float()).square().mean()
+        # this rank's own numbers; those after them are the same on all
+        local = [info.loss, info.kl, error, info.constraint]
+        steps = None if out.kl_steps is None else out.kl_steps.float().mean(0)
+        if self.ranks.world > 1:
+            local = [v if v is None else self.ranks.mean(v.float().clone()) for v in local]
+            steps = steps if steps is None else self.ranks.mean(steps)
+        shared = [getattr(info, name) for name in FIELDS[len(local) :]]
+        self.history.record(row, [*local, *shared], steps)
 
     def summary(self) -> dict[str, float]:
         """The numbers of the progress bar; waits for the device."""
