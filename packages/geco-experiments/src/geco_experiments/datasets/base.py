@@ -190,7 +190,8 @@ class ImageData:
             draws = None if table is None else table[rows]
         else:
             draws = draws.to(device, non_blocking=True)
-        images = part.images[rows].to(torch.float32).mul_(self.scale)
+        # index_select: several times faster than indexing with brackets
+        images = part.images.index_select(0, rows).to(torch.float32).mul_(self.scale)
         view = self.view(images, draws)
         labels = None if part.labels is None else part.labels[rows]
         return Batch(view.images, view.context, labels)

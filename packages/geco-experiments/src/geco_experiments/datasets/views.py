@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 from geco_experiments.datasets.base import ViewBatch
 
@@ -23,19 +23,24 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
         (batch, C, H, W).
     """
     height, width = images.shape[-2:]
-    cosine, sine, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    # affine_grid's coordinates run from -1 to 1 along each side, so a rotation of pixels in a
-    # non-square image carries the ratio of the sides
+    # grid_sample's coordinates run from -1 to 1 along each side, from pixel edge to pixel edge,
+    # so a rotation of pixels in an image that is no square carries the ratio of the sides
     ratio = height / width
-    theta = torch.stack(
-        [
-            torch.stack([cosine, -sine * ratio, zero], dim=-1),
-            torch.stack([sine / ratio, cosine, zero], dim=-1),
-        ],
-        dim=-2,
-    )
-    grid = affine_grid(theta, list(images.shape), align_corners=False)
+    x = _centres(width, images)
+    y = _centres(height, images)
+    cosine, sine = angles.cos()[:, None], angles.sin()[:, None]
+    grid = images.new_empty(len(images), height, width, 2)
+    # a rotation is a sum of a function of the column and one of the row: filling the grid this
+    # way is several times faster than a product of matrices (affine_grid)
+    torch.sub((cosine * x)[:, None, :], (sine * ratio * y)[:, :, None], out=grid[..., 0])
+    torch.add((sine / ratio * x)[:, None, :], (cosine * y)[:, :, None], out=grid[..., 1])
     return grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _centres(count: int, like: Tensor) -> Tensor:
+    """The coordinates of pixel centres between -1 and 1."""
+    places = torch.arange(count, dtype=like.dtype, device=like.device)
+    return (2 * places + 1) / count - 1
 
 
 @dataclass(frozen=True)
