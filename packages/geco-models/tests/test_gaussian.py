@@ -104,7 +104,7 @@ def test_bound_is_increasing_odd_and_nearly_the_identity_inside():
     assert (slope > 0).all()
     torch.testing.assert_close(bounded.flip(0), -bounded)
     inside = raw.abs() < LOG_VARIANCE_BOUND / 8
-    torch.testing.assert_close(bounded[inside], raw[inside], rtol=0.0052, atol=1e-12)
+    torch.testing.assert_close(bounded[inside], raw[inside], rtol=0.006, atol=1e-12)
 
 
 def test_half_precision_statistics_become_float32():

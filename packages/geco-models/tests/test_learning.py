@@ -86,7 +86,7 @@ def test_blobs_are_learnt(build, seeded):
     assert kl > 1, kl
 
 
-# measured over these seeds: shares of 0.29 to 0.34, 0.28 to 0.29, 0.27 to 0.32, 0.28
+# measured over these seeds: shares of 0.29 to 0.34, 0.28 to 0.29, 0.27 to 0.32, 0.27 to 0.28
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "build",

@@ -34,7 +34,7 @@ def bound_log_variance(raw: Tensor, bound: float = LOG_VARIANCE_BOUND) -> Tensor
         bound: The bound :math:`B`.
 
     Returns:
-        The log-variance, of the same shape; within 0.5% of `raw` for :math:`|r| < B / 8`.
+        The log-variance, of the same shape; within 0.6% of `raw` for :math:`|r| < B / 8`.
     """
     return bound * torch.tanh(raw / bound)
 
