@@ -93,7 +93,8 @@ class LinearOptimum(Study):
             Drawing(
                 "optimum",
                 figure,
-                f"Linear VAE on {data['dataset'].values[0]}, training set, three seeds at each κ. "
+                f"Linear VAE on {data['dataset'].values[0]}, training set; runs at each κ: "
+                f"{len(np.unique(data['seed'].values))}. "
                 "Line: reverse water-filling of the covariance's eigenvalues. Band: 2%.",
                 "KL, multiplier and error over kappa beside the exact optimum",
             )
