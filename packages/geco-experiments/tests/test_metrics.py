@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from geco_core import GECO, ReconstructionError
 from torch.distributions import Normal
 
+from geco_core import GECO, ReconstructionError
 from geco_experiments import records
 from geco_experiments.datasets.base import ImageData, Split
 from geco_experiments.distributed import Ranks

@@ -123,6 +123,19 @@ def test_stopping_and_going_on_changes_nothing(tmp_path, tiny, same_result, step
         {"execution.channels_last": True, "model.name": "conv-vae", "model.width": 8},
         {"training.gradient_clip": 0.1},
         {"training.batch_size": 130},
+        {"model.name": "nvp-vae", "model.width": 8, "model.couplings": 2},
+        {"model.name": "nvp-vae", "model.flow": "posterior", "model.couplings": 2},
+        {"model.name": "linear-vae", "objective.constraint": "pncc", "objective.kappa": 0.5},
+        {
+            "objective.constraint": "cla",
+            "objective.kappa": 0.5,
+            "objective.classifier_steps": 20,
+        },
+        {
+            "objective.constraint": "fre",
+            "objective.features": "classifier",
+            "objective.classifier_steps": 20,
+        },
     ],
     ids=lambda changes: "-".join(str(v) for v in changes.values()),
 )

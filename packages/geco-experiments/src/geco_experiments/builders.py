@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import geco_core
 import geco_models
+from geco_experiments.classifiers import FEATURE_LAYERS
 from geco_experiments.config import ModelConfig, ObjectiveConfig
 from geco_experiments.datasets import ImageData
 from geco_experiments.errors import RunError
@@ -49,6 +50,7 @@ def _model(
                 config.latents,
                 flow=config.flow,
                 couplings=config.couplings,
+                width=config.width,
                 context_shape=context_shape,
             )
         case "conv-draw":
@@ -67,8 +69,12 @@ def model_input(config: ModelConfig, images: Tensor) -> Tensor:
     return images.flatten(1) if config.name == "linear-vae" else images
 
 
-def build_objective(config: ObjectiveConfig, data: ImageData) -> Any:
+def build_objective(config: ObjectiveConfig, classifier: Any = None) -> Any:
     """Create the objective: GECO under one constraint, or a baseline.
+
+    Args:
+        config: Which one.
+        classifier: A trained classifier for the constraints that look through one.
 
     Raises:
         ValueError: if a value is outside of the range that the objective allows.
@@ -83,7 +89,7 @@ def build_objective(config: ObjectiveConfig, data: ImageData) -> Any:
                 steps=config.anneal_steps,
             )
         case "geco":
-            return geco_core.GECO(_constraint(config), update=_update(config))
+            return geco_core.GECO(_constraint(config, classifier), update=_update(config))
 
 
 def _update(config: ObjectiveConfig) -> geco_core.MultiplierUpdate:
@@ -93,15 +99,17 @@ def _update(config: ObjectiveConfig) -> geco_core.MultiplierUpdate:
     return cls(**changes)
 
 
-def _constraint(config: ObjectiveConfig) -> nn.Module:
+def _constraint(config: ObjectiveConfig, classifier: Any) -> nn.Module:
     match config.constraint:
         case "re":
             return geco_core.ReconstructionError(config.kappa)
         case "pncc":
             return geco_core.PatchCrossCorrelation(config.kappa, config.patch_size)
         case "fre":
-            return geco_core.FeatureReconstructionError(
-                config.kappa, geco_core.LocalMoments(config.patch_size)
-            )
-        case _:
-            raise RunError(f"`constraint` {config.constraint!r} is not available")
+            features: nn.Module = geco_core.LocalMoments(config.patch_size)
+            if config.features == "classifier":
+                layer = FEATURE_LAYERS[type(classifier).__name__]
+                features = geco_models.FeatureExtractor(classifier, layer)
+            return geco_core.FeatureReconstructionError(config.kappa, features)
+        case "cla":
+            return geco_core.ClassificationAccuracy(config.kappa, classifier)

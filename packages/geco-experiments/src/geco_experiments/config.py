@@ -139,12 +139,14 @@ class ObjectiveConfig:
     """pncc and fre: side of the patches, in pixels."""
     features: Literal["moments", "classifier"] = "moments"
     """fre: local means and standard deviations of patches, or a classifier's activations."""
+    classifier_steps: int = 1200
+    """cla, fre: steps that the frozen classifier is trained for, once per dataset."""
 
     def __post_init__(self) -> None:
         _check_types(self)
         _positive(
             self, "kappa", "rate", "beta", "sigma", "sigma_start", "sigma_end", "anneal_steps",
-            "patch_size",
+            "patch_size", "classifier_steps",
         )  # fmt: skip
         if self.decay is not None and not 0 <= self.decay < 1:
             raise ValueError(f"`decay` must be at least 0 and below 1; got {self.decay!r}")

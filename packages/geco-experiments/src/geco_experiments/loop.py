@@ -18,6 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from geco_experiments.builders import build_model, build_objective, model_input
 from geco_experiments.checkpoints import Checkpoint
+from geco_experiments.classifiers import Judge
 from geco_experiments.config import RunConfig
 from geco_experiments.datasets import ImageData
 from geco_experiments.distributed import Ranks
@@ -43,20 +44,29 @@ class Loop:
         data: The dataset, on the device.
         device: Where to compute.
         ranks: The processes of the run.
+        judge: The classifier that the constraint looks through, if it needs one.
     """
 
     def __init__(
-        self, config: RunConfig, data: ImageData, device: torch.device, ranks: Ranks
+        self,
+        config: RunConfig,
+        data: ImageData,
+        device: torch.device,
+        ranks: Ranks,
+        judge: Judge | None = None,
     ) -> None:
         self.config = config
         self.data = data
         self.device = device
         self.ranks = ranks
+        self.judge = judge
         self.step = 0
         self.seconds = 0.0
         seed = config.seed
         self.model = build_model(config.model, data, stream_seed(seed, 0)).to(device)
-        self.objective = build_objective(config.objective, data).to(device)
+        self.objective = build_objective(config.objective, judge.model if judge else None).to(
+            device
+        )
         if config.execution.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
         # fused: one kernel for all parameters, also on a CPU
@@ -140,12 +150,15 @@ class Loop:
             rows = self.ranks.share(rows)
             draws = None if draws is None else self.ranks.share(draws)
         batch = self.data.batch("train", rows, draws)
-        x = model_input(config.model, batch.images)
-        if config.execution.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+        images = batch.images
+        if config.execution.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
+            x = model_input(config.model, images)
             out = self._forward(x, batch.context, self.noise.generator)
-        loss = self.objective(out.kl, x, out.reconstruction, labels=batch.labels)
+        # what a model of flat rows returns becomes images again for constraints that see them
+        reconstruction = out.reconstruction.reshape(images.shape)
+        loss = self.objective(out.kl, images, reconstruction, labels=batch.labels)
         loss.backward()
         if config.training.gradient_clip is not None:
             clip_grad_norm_(self.model.parameters(), config.training.gradient_clip)
@@ -155,20 +168,22 @@ class Loop:
         self.step += 1
         row = self.history.row(self.step)
         if row is not None:
-            self._record(row, x, out)
+            self._record(row, images, reconstruction, out.kl_steps)
 
     @torch.no_grad()
-    def _record(self, row: int, x: Tensor, out: Any) -> None:
+    def _record(
+        self, row: int, images: Tensor, reconstruction: Tensor, kl_steps: Tensor | None
+    ) -> None:
         info = self.objective.info
         objective = self.config.objective
         if objective.name == "geco" and objective.constraint == "re":
             # the violation is the squared error less kappa^2: no second pass over the images
             error = info.constraint + objective.kappa**2
         else:
-            error = (x - out.reconstruction.float()).square().mean()
+            error = (images - reconstruction.float()).square().mean()
         # this rank's own numbers; those after them are the same on all
         local = [info.loss, info.kl, error, info.constraint]
-        steps = None if out.kl_steps is None else out.kl_steps.float().mean(0)
+        steps = None if kl_steps is None else kl_steps.float().mean(0)
         if self.ranks.world > 1:
             local = [v if v is None else self.ranks.mean(v.float().clone()) for v in local]
             steps = steps if steps is None else self.ranks.mean(steps)

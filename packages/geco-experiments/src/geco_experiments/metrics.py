@@ -101,10 +101,10 @@ def evaluate(
         generator.manual_seed(stream_seed(config.seed, 3, which, index))
         rows = torch.arange(start, min(start + size, count))
         batch = data.batch(split, rows)
-        x = model_input(config.model, batch.images)
+        x = batch.images
         with autocast():
-            out = model(x, batch.context, generator)
-        reconstruction = out.reconstruction.float()
+            out = model(model_input(config.model, x), batch.context, generator)
+        reconstruction = out.reconstruction.float().reshape(x.shape)
         elements = x[0].numel()
         kl = out.kl.double()
         parts = [

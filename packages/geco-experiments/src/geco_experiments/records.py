@@ -75,6 +75,8 @@ def attributes(loop: Loop) -> dict[str, Any]:
     }
     if constraints:
         attrs["constraint_reduction"] = str(constraints[0].reduction)
+    if loop.judge is not None:
+        attrs["classifier_accuracy"] = loop.judge.accuracy
     return attrs
 
 

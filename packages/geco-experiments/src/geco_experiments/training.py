@@ -9,6 +9,7 @@ import torch
 
 from geco_experiments import checkpoints, datasets, results
 from geco_experiments.atomic import writing
+from geco_experiments.classifiers import frozen_classifier
 from geco_experiments.config import RunConfig
 from geco_experiments.data_home import DataHome
 from geco_experiments.distributed import Ranks
@@ -71,7 +72,8 @@ def run(
         device = choose_device(config.execution.device)
         home = DataHome.resolve(data_home)
         data = ranks.from_main_first(lambda: datasets.load(config.dataset, home)).to(device)
-        loop = Loop(config, data, device, ranks)
+        judge = frozen_classifier(config, data, Path(out), ranks, device)
+        loop = Loop(config, data, device, ranks, judge)
         if checkpoint is not None:
             loop.load(checkpoint)
 

@@ -84,7 +84,7 @@ def read_idx(path: Path) -> Array:
 
 
 def read_cifar(data: bytes, source: str) -> Array:
-    """Records (n, 3073) of one file of CIFAR-10's binary version: a label, then 3 x 32 x 32 pixels.
+    """Records (n, 3073) of one CIFAR-10 file: a label, then 3 x 32 x 32 pixels.
 
     Raises:
         DataError: if the length is no whole number of records or a label is above 9.
