@@ -27,7 +27,7 @@ def test_it_is_said_once_without_being_asked(loop, caplog):
     assert info.saturated.item()
     assert not info.feasible.item()
     message = record.getMessage()
-    for part in ("'constraint' cannot be reached", "kappa 0.001", "saturated"):
+    for part in ("'constraint' is not reached", "kappa 0.001", "saturated"):
         assert part in message
     # it goes on at the best trade-off: the error falls to what two latents allow, 0.5^2 + 0.1^2
     assert all(loss.isfinite() for loss in losses)

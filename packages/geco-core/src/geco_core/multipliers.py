@@ -57,6 +57,27 @@ class Multipliers(nn.Module):
         else:
             torch.where(finite, moved, kept, out=table)
 
+    @property
+    def on_host(self) -> bool:
+        """Whether plain numbers may be used: in host memory, known, and not being traced."""
+        table = self.table
+        return (
+            table.is_cpu
+            and self.update.has_host_arithmetic
+            and type(table) is Tensor  # fake tensors are subclasses
+            and not torch.compiler.is_compiling()
+        )
+
+    def host_weights(self, violations: list[float]) -> tuple[float, list[float]]:
+        """The weights of the KL and of the violations in the rule's units, in plain numbers."""
+        return self.update.host_weights(self.table.tolist(), violations)
+
+    def host_ascend(self, violations: list[float]) -> None:
+        """:meth:`ascend` in plain numbers."""
+        table = self.table
+        rows = self.update.host_advance(table.tolist(), violations)
+        table.copy_(torch.tensor(rows, dtype=table.dtype))
+
     def multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers :math:`\lambda` of the violations in their own units, :math:`(L,)`."""
         value = self.table[0].exp()

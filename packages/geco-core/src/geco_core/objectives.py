@@ -19,7 +19,7 @@ from torch import distributed as dist
 from geco_core.info import Info, Named
 from geco_core.multipliers import Multipliers
 from geco_core.naming import Constraints, named_constraints
-from geco_core.reduction import mean_over_examples
+from geco_core.reduction import is_alone, mean_over_examples
 from geco_core.robust import RobustUpdate
 from geco_core.saturation import SaturationWatch
 from geco_core.updates import MultiplierUpdate
@@ -74,9 +74,10 @@ class GECO(nn.Module):
         self.constraints = nn.ModuleDict(named)
         self.multipliers = Multipliers(update, len(named))
         self._names = tuple(named)
-        self._pending: list[Tensor] = []
+        # violations of the micro-batches since the last ascent: see the two ways to the loss
+        self._pending: list[list[float] | Tensor] = []
         self._counts: list[int] = []
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor, list[float] | Tensor] | None = None
         self._shape: torch.Size | None = None
         self._watch = SaturationWatch()
 
@@ -97,11 +98,10 @@ class GECO(nn.Module):
             ValueError: If a shape does not fit.
             RuntimeError: In training mode, if the loss or a constraint has no gradient.
         """
-        check_kl(kl, x)
+        check_kl(kl, x, self.multipliers.table)
         training = self.training
-        update = self.multipliers.update
         kl_mean = at_least_float32(kl).mean()
-        values = []
+        values, scales = [], []
         for name, constraint in self._named_modules():
             violation = check_violation(constraint(x, reconstruction, **batch), kl, name)
             if training and not violation.requires_grad:
@@ -110,29 +110,46 @@ class GECO(nn.Module):
                     f"value has no gradient: call objective.eval() to evaluate, or check that "
                     f"`reconstruction` was not detached"
                 )
-            value = violation.mean()
-            values.append(value / constraint.scale if update.relative else value)
-        loss, detached = self._lagrangian(kl_mean, values)
+            values.append(violation.mean())
+            scales.append(constraint.scale if self.multipliers.update.relative else 1.0)
+        known = self.multipliers.on_host and type(values[0]) is Tensor
+        loss, seen = (self._on_host if known else self._on_device)(kl_mean, values, scales)
         if training:
-            self._pending.append(detached)
+            self._pending.append(seen)
             self._counts.append(kl.shape[0])
-        self._last = (loss.detach(), kl_mean.detach(), detached)
+        self._last = (loss.detach(), kl_mean.detach(), seen)
         self._shape = x.shape
         return loss
 
-    def _lagrangian(self, kl: Tensor, values: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss, and the detached violations for the ascent, both in the rule's units."""
+    def _on_host(
+        self, kl: Tensor, values: list[Tensor], scales: list[float]
+    ) -> tuple[Tensor, list[float]]:
+        """The loss, and the violations for the ascent as plain numbers in the rule's units."""
+        numbers: list[float] = [cast("float", value.tolist()) for value in values]
+        seen = [number / scale for number, scale in zip(numbers, scales, strict=True)]
+        kl_weight, weights = self.multipliers.host_weights(seen)
+        loss = kl * kl_weight
+        for value, weight, scale in zip(values, weights, scales, strict=True):
+            loss = torch.add(loss, value, alpha=weight / scale)
+        return loss, seen
+
+    def _on_device(
+        self, kl: Tensor, values: list[Tensor], scales: list[float]
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the violations for the ascent as a detached tensor in such units."""
         table, update = self.multipliers.table, self.multipliers.update
-        stacked = values[0].unsqueeze(0) if len(values) == 1 else torch.stack(values)
-        detached = stacked.detach()
+        relative = torch.stack(
+            [value / scale for value, scale in zip(values, scales, strict=True)]
+            if update.relative
+            else values
+        )
+        seen = relative.detach()
         if update.straight_through:
-            average = update.average(table, detached.to(table.dtype))
+            average = update.average(table, seen.to(table.dtype))
             # the value of the average with the gradient of the batch
-            stacked = average.to(stacked.dtype) + (stacked - detached)
-        kl_weight, weights = update.weights(table, detached.to(table.dtype))
-        if weights.dtype != stacked.dtype:
-            weights = weights.to(stacked.dtype)
-        return torch.dot(stacked, weights) + kl * kl_weight, detached
+            relative = average.to(relative.dtype) + (relative - seen)
+        kl_weight, weights = update.weights(table, seen.to(table.dtype))
+        return torch.dot(relative, weights.to(relative.dtype)) + kl * kl_weight, seen
 
     def step(self) -> None:
         """The ascent of the multipliers: once per optimizer step, after it.
@@ -150,9 +167,18 @@ class GECO(nn.Module):
                 "step() needs a loss computed in training mode since the last step(): call the "
                 "objective first"
             )
-        violation = mean_over_examples(self._pending, self._counts, self.process_group)
+        pending, counts = self._pending, self._counts
         self._pending, self._counts = [], []
-        self.multipliers.ascend(violation)
+        if (
+            len(pending) == 1
+            and isinstance(pending[0], list)
+            and self.multipliers.on_host
+            and is_alone(self.process_group)
+        ):
+            self.multipliers.host_ascend(pending[0])
+        else:
+            means = [self._as_tensor(values) for values in pending]
+            self.multipliers.ascend(mean_over_examples(means, counts, self.process_group))
         if not torch.compiler.is_compiling():
             self._watch.tick(self.multipliers, self.constraints)
 
@@ -161,7 +187,8 @@ class GECO(nn.Module):
         """The state after the last call; see :class:`Info`."""
         m, scales = self.multipliers, self._scales()
         nan = m.table.new_full((), torch.nan)
-        loss, kl, constraint = self._last or (nan, nan, nan.expand(len(scales)))
+        loss, kl, seen = self._last or (nan, nan, nan.expand(len(scales)))
+        constraint = self._as_tensor(seen)
         multiplier, average = m.multiplier(scales), m.moving_average(scales)
         beta = nan.expand(len(scales))
         if self._shape is not None:
@@ -264,6 +291,12 @@ class GECO(nn.Module):
             "update": type(update).__name__,
             "rows": list(update.rows),
         }
+
+    def _as_tensor(self, values: list[float] | Tensor) -> Tensor:
+        if isinstance(values, Tensor):
+            return values
+        table = self.multipliers.table
+        return torch.tensor(values, dtype=table.dtype, device=table.device)
 
     def _named(self, values: Tensor) -> Named:
         if self._bare:

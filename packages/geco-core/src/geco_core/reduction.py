@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["mean_over_examples"]
+__all__ = ["is_alone", "mean_over_examples"]
+
+
+def is_alone(process_group: "dist.ProcessGroup | None" = None) -> bool:
+    """Whether there is no other rank: no `torch.distributed`, or a single rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return True
+    return dist.get_world_size(process_group) == 1
 
 
 def mean_over_examples(
@@ -27,8 +34,7 @@ def mean_over_examples(
     Returns:
         The means weighted by the examples, :math:`(L,)`.
     """
-    alone = not (dist.is_available() and dist.is_initialized())
-    if alone or dist.get_world_size(process_group) == 1:
+    if is_alone(process_group):
         if len(means) == 1:
             return means[0]
         total = sum(counts)

@@ -129,6 +129,41 @@ class RobustUpdate(MultiplierUpdate):
         log_multiplier = torch.add(integral, proportional, alpha=self.gain).clamp_(lowest, highest)
         return torch.stack([log_multiplier, slow, ascents, skipped, integral, fast])
 
+    @property
+    def has_host_arithmetic(self) -> bool:
+        """True."""
+        return True
+
+    def host_weights(
+        self, rows: list[list[float]], violations: list[float]
+    ) -> tuple[float, list[float]]:
+        """The weights of the KL and of the relative violations, in plain numbers."""
+        multipliers = [math.exp(u) for u in rows[0]]
+        if not self.rescale:
+            return 1.0, multipliers
+        total = 1.0
+        for multiplier, fast, violation in zip(multipliers, rows[5], violations, strict=True):
+            total += multiplier * max(1.0, 1.0 + fast, violation)
+        return 1.0 / total, [multiplier / total for multiplier in multipliers]
+
+    def host_advance(self, rows: list[list[float]], violations: list[float]) -> list[list[float]]:
+        """One step of the controller, in plain numbers."""
+        lowest, highest = math.log(self.bounds[0]), math.log(self.bounds[1])
+        columns = []
+        for column, violation in zip(zip(*rows, strict=True), violations, strict=True):
+            log_multiplier, slow, ascents, skipped, integral, fast = column
+            if not math.isfinite(violation):
+                columns.append((log_multiplier, slow, ascents, skipped + 1.0, integral, fast))
+                continue
+            ascents += 1.0
+            slow += max(1.0 / ascents, 1.0 - self.decay) * (violation - slow)
+            fast += max(1.0 / ascents, 0.1) * (violation - fast)
+            push = min(max(math.asinh(fast), -LARGEST_FALL), LARGEST_RISE)
+            integral = min(max(integral + self.rate * push, lowest), highest)
+            log_multiplier = min(max(integral + self.gain * math.asinh(slow), lowest), highest)
+            columns.append((log_multiplier, slow, ascents, skipped, integral, fast))
+        return [list(row) for row in zip(*columns, strict=True)]
+
     def saturated(self, table: Tensor) -> Tensor:
         """Which multipliers are at the upper bound while still violated."""
         return (table[0] >= math.log(self.bounds[1]) - AT_BOUND) & (table[1] > 0.0)

@@ -85,9 +85,9 @@ def _warn(
     average = multipliers.moving_average(scales)[column].item()
     multiplier = multipliers.multiplier(scales)[column].item()
     logger.warning(
-        "constraint %r cannot be reached: the moving average of its violation is %.4g, %+.1f%% of "
+        "constraint %r is not reached: the moving average of its violation is %.4g, %+.1f%% of "
         "its scale %.4g (kappa %s), and its multiplier is saturated at the upper bound %.4g; "
-        "training goes on at the best trade-off: loosen kappa, enlarge the model or train longer",
+        "training goes on at the best trade-off: train longer, loosen kappa or enlarge the model",
         name,
         average,
         100 * average / scales[column],

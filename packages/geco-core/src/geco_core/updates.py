@@ -78,6 +78,25 @@ class MultiplierUpdate(ABC):
             The new table; the row of skipped ascents is left to the caller.
         """
 
+    @property
+    def has_host_arithmetic(self) -> bool:
+        """Whether :meth:`host_weights` and :meth:`host_advance` are there."""
+        return False
+
+    def host_weights(
+        self, rows: list[list[float]], violations: list[float]
+    ) -> tuple[float, list[float]]:
+        """:meth:`weights` in plain numbers.
+
+        On the CPU the arithmetic on a handful of numbers costs a tenth of what it costs as
+        operations on tensors, and there is no device to wait for.
+        """
+        raise NotImplementedError
+
+    def host_advance(self, rows: list[list[float]], violations: list[float]) -> list[list[float]]:
+        """:meth:`advance` in plain numbers; columns that are not finite are kept and counted."""
+        raise NotImplementedError
+
     @abstractmethod
     def saturated(self, table: Tensor) -> Tensor:
         """Which multipliers are at their upper bound while still violated, :math:`(L,)`."""

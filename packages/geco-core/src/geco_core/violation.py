@@ -174,12 +174,13 @@ def at_least_float32(value: Tensor) -> Tensor:
     return value
 
 
-def check_kl(kl: Tensor, x: Tensor) -> None:
+def check_kl(kl: Tensor, x: Tensor, like: Tensor | None = None) -> None:
     """Checks that there is one KL per example.
 
     Raises:
         TypeError: If `kl` is not a floating-point tensor, or `x` not a tensor.
-        ValueError: If its shape is not that of the batch, or the batch is empty.
+        ValueError: If its shape is not that of the batch, the batch is empty, or its device is
+            not that of `like`.
     """
     values: dict[str, object] = {"kl": kl, "x": x}
     for name, value in values.items():
@@ -195,3 +196,8 @@ def check_kl(kl: Tensor, x: Tensor) -> None:
         )
     if kl.shape[0] == 0:
         raise ValueError("`kl` must hold at least one example, got an empty batch")
+    if like is not None and kl.device != like.device:
+        raise ValueError(
+            f"`kl` is on {kl.device}, but the objective is on {like.device}; move it with "
+            f"objective.to({str(kl.device)!r})"
+        )
