@@ -46,6 +46,14 @@ def test_a_folder_that_is_a_file(tmp_path):
         (tmp_path / "file" / "sub").mkdir(parents=True)
 
 
+def test_what_torch_makes_of_a_full_disk(tmp_path):
+    with (
+        pytest.raises(RunError, match=r"could not be written to .*: enforce fail"),
+        writing("the model", tmp_path),
+    ):
+        raise RuntimeError("enforce fail\nand a long trace")
+
+
 def test_leftovers_are_removed_and_nothing_else(tmp_path):
     (tmp_path / f"{PREFIX}run.nc-abc").touch()
     (tmp_path / "mine.tmp").touch()

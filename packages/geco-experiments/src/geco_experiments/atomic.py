@@ -50,11 +50,12 @@ def writing(what: str, path: Path) -> Iterator[None]:
     """Turn failures of the file system into one sentence that says what is safe.
 
     Raises:
-        RunError: in place of any OSError.
+        RunError: in place of any OSError, and of the RuntimeError that torch makes of one.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        number = getattr(error, "errno", None)
         reason = {
             errno.ENOSPC: "the disk is full",
             errno.EDQUOT: "the disk quota is used up",
@@ -64,7 +65,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only",
             errno.ENOTDIR: "a part of the path is a file",
             errno.EEXIST: "a file of that name is in the way",
-        }.get(error.errno or 0, error.strerror or str(error))
+        }.get(number or 0, getattr(error, "strerror", None) or str(error).partition("\n")[0])
         raise RunError(
             f"{what} could not be written to {path}: {reason}; nothing there was changed, "
             "make room or choose another folder (--out), then run the same command again"

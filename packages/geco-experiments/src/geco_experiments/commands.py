@@ -144,12 +144,13 @@ def summary(dataset: xr.Dataset) -> str:
     """One line on a run: its name and what it reached."""
     error = dataset["final_rms_error"]
     kl = dataset["final_kl"]
-    kappa = float(dataset.attrs["kappa"])
+    objective = results.config_of(dataset).objective
+    in_kappa = objective.name == "geco" and objective.constraint == "re"
     parts = []
     for split, label in (("train", "training"), ("test", "held out")):
         text = f"{label} RMS error {float(error.sel(split=split)):.4f}"
-        if kappa == kappa and "-re" not in dataset.attrs["objective"]:
-            text += f" ({float(error.sel(split=split)) / kappa:.3f} kappa)"
+        if in_kappa:
+            text += f" ({float(error.sel(split=split)) / objective.kappa:.3f} kappa)"
         parts.append(f"{text}, KL {float(kl.sel(split=split)):.2f} nats")
     return f"{dataset.attrs['name']}: " + "; ".join(parts)
 
