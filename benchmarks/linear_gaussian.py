@@ -18,6 +18,7 @@ the end, and the step from which they stay within 2%, 2% and 5%.
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -424,7 +425,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", choices=("grid", "hard", "all"), default="grid")
-    parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--only", default="", help="cells whose name matches this pattern")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=[*CONTESTANTS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="cells at once")
@@ -432,9 +433,9 @@ def main() -> None:
     args = parser.parse_args()
     cells = [*(grid(args.seed) if args.cells != "hard" else [])]
     cells += hard(args.seed) if args.cells != "grid" else []
-    cells = [cell for cell in cells if args.only in cell.name]
+    cells = [cell for cell in cells if re.search(args.only, cell.name)]
     if not cells:
-        parser.error(f"no cell has {args.only!r} in its name")
+        parser.error(f"no cell has a name that matches {args.only!r}")
     jobs = [(cell, name) for cell in cells for name in args.contestants]
     runs = Parallel(n_jobs=args.jobs, return_as="generator")(
         delayed(contest)(cell, name) for cell, name in jobs

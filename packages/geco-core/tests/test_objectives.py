@@ -253,3 +253,31 @@ class TestBadInput:
             GECO(error).step()
         with pytest.raises(TypeError, match="`update`"):
             GECO(error, update=0.1)
+
+
+def test_the_short_way_to_the_mean_is_the_mean(loop):
+    """RE's mean over the batch, against the mean of its violations per example."""
+
+    class Detour(ReconstructionError):  # noqa: N818 (not an exception)
+        """A subclass: takes the long way."""
+
+    short, long = GECO(ReconstructionError(0.3)), GECO(Detour(0.3))
+    for one, other in zip(loop(short).run(5), loop(long).run(5), strict=True):
+        torch.testing.assert_close(one, other)
+    x, seen = torch.rand(4, 3), []
+    masked = GECO(ReconstructionError(0.3))
+    masked.constraints["constraint"].register_forward_hook(lambda *call: seen.append(call))
+    reconstruction = torch.rand(4, 3, requires_grad=True)
+    mask = torch.tensor([[True, False, True]] * 4)
+    masked(torch.rand(4), x, reconstruction, mask=mask)
+    expected = (x - reconstruction)[:, [0, 2]].square().mean() - 0.09
+    torch.testing.assert_close(masked.info.constraint, expected.detach())
+    assert len(seen) == 1
+    masked(torch.rand(4), x, reconstruction)
+    assert len(seen) == 2
+
+
+def test_an_objective_elsewhere_is_told():
+    objective = GECO(error).to("meta")
+    with pytest.raises(ValueError, match=r"objective.to\('cpu'\)"):
+        objective(torch.rand(2), torch.rand(2, 1), torch.rand(2, 1, requires_grad=True))

@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from geco_core import GECO, CallableConstraint, ReconstructionError, RobustUpdate
+from geco_core.multipliers import Multipliers
 
 
 def bare(x, reconstruction, constraint):
@@ -176,3 +177,28 @@ def test_kkt_of_two_constraints_of_which_one_is_slack():
     torch.testing.assert_close(w.detach(), torch.tensor([1.0, 0.0]), atol=2e-3, rtol=0)
     assert objective.info.multiplier["first"].item() == pytest.approx(2.0, rel=1e-2)
     assert objective.info.multiplier["second"].item() <= 1.1e-4
+
+
+@settings(deadline=None, max_examples=30)
+@cases(
+    st.lists(
+        st.lists(st.floats(-3.0, 1e4, width=32) | st.just(math.nan), min_size=2, max_size=2),
+        min_size=1,
+        max_size=20,
+    ),
+    st.booleans(),
+)
+def test_plain_numbers_do_what_tensors_do(trace, rescale):
+    """The arithmetic of the CPU and that of the devices, step by step."""
+    rule = RobustUpdate(rescale=rescale)
+    host, device = Multipliers(rule, 2), Multipliers(rule, 2)
+    for violations in trace:
+        seen = torch.tensor(violations)
+        usable = seen.nan_to_num()
+        kl_weight, weights = host.host_weights(usable.tolist())
+        expected_kl_weight, expected = device.update.weights(device.table, usable)
+        assert kl_weight == pytest.approx(expected_kl_weight.item(), rel=1e-4)
+        assert weights == pytest.approx(expected.tolist(), rel=1e-4)
+        host.host_ascend(violations)
+        device.ascend(seen)
+        torch.testing.assert_close(host.table, device.table, rtol=1e-4, atol=1e-5)

@@ -74,11 +74,11 @@ class GECO(nn.Module):
         self.constraints = nn.ModuleDict(named)
         self.multipliers = Multipliers(update, len(named))
         self._names = tuple(named)
-        # violations of the micro-batches since the last ascent: see the two ways to the loss
-        self._pending: list[list[float] | Tensor] = []
-        self._counts: list[int] = []
-        self._last: tuple[Tensor, Tensor, list[float] | Tensor] | None = None
-        self._shape: torch.Size | None = None
+        # a tuple, because attributes that are modules are slow to look up
+        self._multipliers = (self.multipliers,)
+        # the violations of the micro-batches since the last ascent, and their examples
+        self._pending: list[tuple[list[float] | Tensor, int]] = []
+        self._last: tuple[Tensor, Tensor, list[float] | Tensor, torch.Size] | None = None
         self._watch = SaturationWatch()
 
     def forward(self, kl: Tensor, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
@@ -98,46 +98,50 @@ class GECO(nn.Module):
             ValueError: If a shape does not fit.
             RuntimeError: In training mode, if the loss or a constraint has no gradient.
         """
-        check_kl(kl, x, self.multipliers.table)
-        training = self.training
+        multipliers, training = self._multipliers[0], self.training
+        check_kl(kl, x, multipliers.table)
         kl_mean = at_least_float32(kl).mean()
         values, scales = [], []
         for name, constraint in self._named_modules():
-            violation = check_violation(constraint(x, reconstruction, **batch), kl, name)
-            if training and not violation.requires_grad:
+            value = constraint.quick_mean(x, reconstruction, **batch)
+            if value is None:
+                violation = constraint(x, reconstruction, **batch)
+                value = check_violation(violation, kl, name).mean()
+            if training and not value.requires_grad:
                 raise RuntimeError(
                     f"in training mode constraint {name!r} must depend on parameters, but its "
                     f"value has no gradient: call objective.eval() to evaluate, or check that "
                     f"`reconstruction` was not detached"
                 )
-            values.append(violation.mean())
-            scales.append(constraint.scale if self.multipliers.update.relative else 1.0)
-        known = self.multipliers.on_host and type(values[0]) is Tensor
-        loss, seen = (self._on_host if known else self._on_device)(kl_mean, values, scales)
+            values.append(value)
+            scales.append(constraint.scale if multipliers.update.relative else 1.0)
+        known = multipliers.on_host and type(values[0]) is Tensor
+        way = self._on_host if known else self._on_device
+        loss, seen = way(multipliers, kl_mean, values, scales)
         if training:
-            self._pending.append(seen)
-            self._counts.append(kl.shape[0])
-        self._last = (loss.detach(), kl_mean.detach(), seen)
-        self._shape = x.shape
+            self._pending.append((seen, kl.shape[0]))
+        self._last = (loss.detach(), kl_mean.detach(), seen, x.shape)
         return loss
 
+    @staticmethod
     def _on_host(
-        self, kl: Tensor, values: list[Tensor], scales: list[float]
+        multipliers: Multipliers, kl: Tensor, values: list[Tensor], scales: list[float]
     ) -> tuple[Tensor, list[float]]:
         """The loss, and the violations for the ascent as plain numbers in the rule's units."""
         numbers: list[float] = [cast("float", value.tolist()) for value in values]
         seen = [number / scale for number, scale in zip(numbers, scales, strict=True)]
-        kl_weight, weights = self.multipliers.host_weights(seen)
+        kl_weight, weights = multipliers.host_weights(seen)
         loss = kl * kl_weight
         for value, weight, scale in zip(values, weights, scales, strict=True):
             loss = torch.add(loss, value, alpha=weight / scale)
         return loss, seen
 
+    @staticmethod
     def _on_device(
-        self, kl: Tensor, values: list[Tensor], scales: list[float]
+        multipliers: Multipliers, kl: Tensor, values: list[Tensor], scales: list[float]
     ) -> tuple[Tensor, Tensor]:
         """The loss, and the violations for the ascent as a detached tensor in such units."""
-        table, update = self.multipliers.table, self.multipliers.update
+        table, update = multipliers.table, multipliers.update
         relative = torch.stack(
             [value / scale for value, scale in zip(values, scales, strict=True)]
             if update.relative
@@ -162,37 +166,39 @@ class GECO(nn.Module):
         """
         if not self.training:
             return
-        if not self._pending:
+        pending, multipliers = self._pending, self._multipliers[0]
+        if not pending:
             raise RuntimeError(
                 "step() needs a loss computed in training mode since the last step(): call the "
                 "objective first"
             )
-        pending, counts = self._pending, self._counts
-        self._pending, self._counts = [], []
+        self._pending = []
+        seen = pending[0][0]
         if (
             len(pending) == 1
-            and isinstance(pending[0], list)
-            and self.multipliers.on_host
+            and isinstance(seen, list)
+            and multipliers.on_host
             and is_alone(self.process_group)
         ):
-            self.multipliers.host_ascend(pending[0])
+            multipliers.host_ascend(seen)
         else:
-            means = [self._as_tensor(values) for values in pending]
-            self.multipliers.ascend(mean_over_examples(means, counts, self.process_group))
+            means = [self._as_tensor(values) for values, _ in pending]
+            counts = [count for _, count in pending]
+            multipliers.ascend(mean_over_examples(means, counts, self.process_group))
         if not torch.compiler.is_compiling():
-            self._watch.tick(self.multipliers, self.constraints)
+            self._watch.tick(multipliers, self.constraints)
 
     @property
     def info(self) -> Info:
         """The state after the last call; see :class:`Info`."""
         m, scales = self.multipliers, self._scales()
         nan = m.table.new_full((), torch.nan)
-        loss, kl, seen = self._last or (nan, nan, nan.expand(len(scales)))
+        loss, kl, seen, shape = self._last or (nan, nan, nan.expand(len(scales)), None)
         constraint = self._as_tensor(seen)
         multiplier, average = m.multiplier(scales), m.moving_average(scales)
         beta = nan.expand(len(scales))
-        if self._shape is not None:
-            x = torch.empty(self._shape, device="meta")
+        if shape is not None:
+            x = torch.empty(shape, device="meta")
             beta = torch.stack(
                 [
                     c.equivalent_beta(multiplier[i], x)
@@ -250,7 +256,7 @@ class GECO(nn.Module):
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing more to do: it has been checked before anything was loaded."""
-        self._pending, self._counts, self._last = [], [], None
+        self._pending, self._last = [], None
         self._watch.forget()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:

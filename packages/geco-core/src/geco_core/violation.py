@@ -52,6 +52,20 @@ class Constraint(nn.Module):
         """
         raise NotImplementedError
 
+    def quick_mean(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor | None:
+        """The mean violation of a batch, where that is cheaper than one value per example.
+
+        Args:
+            x: The data, as for :meth:`forward`.
+            reconstruction: The decoder's output.
+            batch: Whatever else the constraint needs.
+
+        Returns:
+            The mean of :meth:`forward` as a scalar of float32 or wider, or None, as here: then
+            :meth:`forward` is called.
+        """
+        return None
+
     def equivalent_beta(self, multiplier: Tensor, x: Tensor) -> Tensor:
         r"""The weight of the KL when the constraint's loss has weight 1.
 
