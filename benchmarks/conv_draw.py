@@ -8,10 +8,18 @@ in each round; the table gives medians and the median of the ratios within a rou
 
     python benchmarks/conv_draw.py            # CIFAR size: batch 32, 8 steps, 64 channels
     python benchmarks/conv_draw.py --quick    # small sizes, a minute
-    python benchmarks/conv_draw.py --device cuda --bf16
+    python benchmarks/conv_draw.py --device cuda --bf16 --compile
+    python benchmarks/conv_draw.py --gqn FOLDER   # a checkout of the GQN named below
+
+With `--gqn` a second race is run against the generator core of
+https://github.com/wohlert/generative-query-network-pytorch, read from the folder: another
+architecture for the same task (no canvas is read, no prior LSTM, so less work a step), with 8x8
+states, the same steps and channels, and a vector of 7 numbers as the context; ConvDraw once with
+its 5x5 convolutions and once with 3x3, which has about as many parameters as it.
 """
 
 import argparse
+import importlib.util
 import random
 import resource
 import statistics
@@ -19,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +171,11 @@ def compare(model: ConvDraw, reference: StraightforwardDraw, x: Tensor) -> None:
 
 
 def training_step(
-    network: nn.Module, x: Tensor, autocast: bool, compiled: bool = False
+    network: nn.Module,
+    x: Tensor,
+    autocast: bool,
+    compiled: bool = False,
+    context: Tensor | None = None,
 ) -> Callable[[], None]:
     """Forward, backward and one Adam step, as a function of nothing."""
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
@@ -170,7 +183,7 @@ def training_step(
 
     def step() -> None:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-            out = call(x)
+            out = call(x) if context is None else call(x, context)
         loss = objective(out[0].float(), out[1].float(), x)
         loss.backward()
         optimizer.step()
@@ -261,6 +274,44 @@ def speed(args: argparse.Namespace, size: dict[str, int]) -> None:
     race(steps, args.rounds, "reference", clock)
 
 
+class GQNCore(nn.Module):
+    """The GQN's generator core called as a model of images with a vector as the context."""
+
+    def __init__(self, folder: str, size: dict[str, int]) -> None:
+        super().__init__()
+        spec = importlib.util.spec_from_file_location("gqn_core", Path(folder, "gqn/generator.py"))
+        if spec is None or spec.loader is None:
+            raise SystemExit(f"there is no gqn/generator.py in {folder}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.core = module.GeneratorNetwork(
+            3, 7, 1, z_dim=size["latent_channels"], h_dim=size["hidden"], L=size["steps"]
+        )
+
+    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction and KL."""
+        reconstruction, kl = self.core(x, context, x.new_zeros(len(x), 1, 1, 1))
+        return reconstruction, kl.flatten(1).sum(1)
+
+
+def against_gqn(args: argparse.Namespace, size: dict[str, int]) -> None:
+    device = torch.device(args.device)
+    x = torch.rand(size["batch"], 3, 32, 32, device=device)
+    context = torch.rand(size["batch"], 7, device=device)
+    networks = {
+        "GQN core": GQNCore(args.gqn, size),
+        "ConvDraw": build(size, kernel=5, stride=4, context_shape=(7,)),
+        "ConvDraw, 3x3": build(size, kernel=3, stride=4, context_shape=(7,)),
+    }
+    for name, network in networks.items():
+        print(f"  {name}: {sum(p.numel() for p in network.parameters()):,} parameters")
+    steps = {
+        name: training_step(network.to(device), x, False, context=context)
+        for name, network in networks.items()
+    }
+    race(steps, args.rounds, "GQN core", time.process_time if args.cpu_time else time.perf_counter)
+
+
 def memory(args: argparse.Namespace, size: dict[str, int]) -> None:
     """Peak memory of a training step, each in a process of its own (CPU) or by the allocator."""
     counts = [2, 4, 8] if args.quick else [2, 4, 8, 16, 32]
@@ -308,7 +359,8 @@ def main() -> None:
         "--cpu-time", action="store_true", help="CPU seconds, for a busy machine; with --threads 1"
     )
     parser.add_argument("--batch", type=int, help="another batch size")
-    parser.add_argument("--only", choices=["speed", "memory"])
+    parser.add_argument("--gqn", metavar="FOLDER", help="a checkout of the GQN to race against")
+    parser.add_argument("--only", choices=["speed", "memory", "gqn"])
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--again", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -324,9 +376,11 @@ def main() -> None:
         return
     where = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     print(f"{size}, {vars(args)}, torch {torch.__version__}, {where}", flush=True)
-    if args.only != "memory":
+    if args.only in (None, "speed"):
         speed(args, size)
-    if args.only != "speed":
+    if args.gqn and args.only in (None, "gqn"):
+        against_gqn(args, size)
+    if args.only in (None, "memory"):
         memory(args, size)
 
 

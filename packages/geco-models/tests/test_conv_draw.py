@@ -427,7 +427,7 @@ def test_checkpoint_of_another_configuration_is_refused(tmp_path):
 
 def test_compiles_to_one_graph_with_checkpointing():
     torch.compiler.reset()
-    draw = small(steps=2, checkpoint=True, context_shape=(4,), canvas=3)
+    draw = small(steps=2, checkpoint=True)
     compiled = torch.compile(draw, fullgraph=True, backend="aot_eager")
     x, context = images(draw), contexts(draw)
     torch.manual_seed(0)
