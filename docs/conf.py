@@ -1,7 +1,7 @@
 """Sphinx configuration: Markdown pages and the packages' own docstrings."""
 
 project = "GECO"
-copyright = "2026, The GECO authors"  # noqa: A001
+project_copyright = "2026, The GECO authors"
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
