@@ -51,7 +51,8 @@ def solve_free(
             data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work
         )
         soft = np.empty((0, data.rows.shape[1]))
-        if attempt or fall > 1e-7 * tolerance:
+        doubled = merge_coincident(mixture, _MERGE[-1] * reach).size < mixture.size
+        if attempt or doubled or fall > 1e-7 * tolerance:
             mixture, soft = _polish(data, mixture, temperature, merge, 0.1 * tolerance, work)
         state = moments(data, mixture, temperature)
         maxima = _certify(data, state, temperature, mixture, soft, tolerance)
