@@ -437,3 +437,19 @@ def test_compiles_to_one_graph_with_checkpointing():
     torch.testing.assert_close(out.kl, expected.kl)
     out.kl.sum().backward()
     assert all(p.grad is not None for p in draw.network.core(0).posterior_cell.parameters())
+
+
+# torch's own: the tracer looks at `.grad` of the states that enter a compiled step
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_step_alone_can_be_compiled(shared, seeded):
+    torch.compiler.reset()
+    draw = small(steps=2, shared=shared)
+    x = images(draw)
+    expected = draw(x, generator=seeded(0))
+    draw.infer_step = torch.compile(draw.infer_step, fullgraph=True, backend="aot_eager")
+    out = draw(x, generator=seeded(0))  # noise is drawn outside, so a generator is welcome
+    torch.testing.assert_close(out.kl_steps, expected.kl_steps)
+    torch.testing.assert_close(out.reconstruction, expected.reconstruction)
+    out.kl.sum().backward()
+    assert draw.network.first_canvas.grad.abs().sum() > 0
