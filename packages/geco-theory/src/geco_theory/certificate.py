@@ -88,9 +88,7 @@ class Landscape:
             sums = terms @ self.right
             ahead[begin : begin + block] = sums[:, :r] / sums[:, r:]
             log_d[begin : begin + block] = np.log(sums[:, r]) + shift
-        log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (
-            2 * self.temperature
-        )
+        log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (2 * self.temperature)
         return log_d, ahead
 
 
@@ -181,9 +179,7 @@ def ascend(
         points = np.concatenate([points, delicate])
     if len(points):
         points = points[distinct(points, fine.step(points)[0], 0.1 * _SAME * reach)]
-        points = np.concatenate(
-            _climb(fine, points, known, _FINE_CYCLES, accuracy, capture)
-        )
+        points = np.concatenate(_climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
     points = np.concatenate([points, known])
     log_d = fine.step(points)[0]
     kept = distinct(points, log_d, 5e-3 * np.sqrt(temperature))
@@ -228,9 +224,7 @@ def _captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]
     return np.asarray(least < distance**2)
 
 
-def births(
-    maxima: Maxima, mixture: Mixture, temperature: float, excess: float
-) -> Array:
+def births(maxima: Maxima, mixture: Mixture, temperature: float, excess: float) -> Array:
     """The maxima with ln D above `excess` that are no decoder value already, shape (b, r)."""
     points = maxima.points[maxima.log_d > excess]
     return points[~_captured(points, mixture.values, 5e-3 * np.sqrt(temperature))]

@@ -5,7 +5,10 @@ data under value a is :math:`C_a = T\,G_a^T G_a`, and the part of the Hessian th
 value alone is :math:`B_a = (m_a/T)(I - G_a^T G_a)`, positive at a global optimum [D3, D9]. The
 values act on each other only through the n x n matrix
 
-.. math:: M = S_\psi B^{-1} S_\psi^T = \sum_a \sqrt{q_a}\; G_a (I - G_a^T G_a)^{-1} G_a^T \sqrt{q_a},
+.. math::
+
+    M = S_\psi B^{-1} S_\psi^T
+    = \sum_a \sqrt{q_a}\; G_a (I - G_a^T G_a)^{-1} G_a^T \sqrt{q_a},
 
 of which :math:`I + M` is factored. It steers the Newton steps and decides no result (gradients
 are computed from everything, in double precision), so it is built lean: in single precision,
@@ -22,9 +25,7 @@ from scipy import linalg
 from geco_theory.mixtures import Mixture
 from geco_theory.standard_data import Array, StandardData
 
-_NEGLIGIBLE = (
-    1e-5  # share of a value's mass below which a row is left out of its covariance
-)
+_NEGLIGIBLE = 1e-5  # share of a value's mass below which a row is left out of its covariance
 _LEAST_POSTERIOR = 1e-3  # posterior below which a row is left out of M
 _FLAT = 1e-3  # variance over T that the left-out axes may hold together
 _CHUNK = 2**19  # numbers held at once in a group of supports of similar length
@@ -58,9 +59,7 @@ class Curvature:
 
     def solve(self, right: Array) -> Array:
         """(I + M)^-1 times (n,)."""
-        return np.asarray(
-            linalg.cho_solve((self.lower, True), right, check_finite=False)
-        )
+        return np.asarray(linalg.cho_solve((self.lower, True), right, check_finite=False))
 
 
 def curvature(
@@ -82,9 +81,7 @@ def curvature(
         smallest = max(int(builder.sizes[order[begin]]), 1)
         limit = max(int(1.3 * smallest), 8)
         end = int(np.searchsorted(builder.sizes[order], limit, side="right"))
-        end = max(
-            begin + 1, min(end, begin + _CHUNK // (limit * builder.rows.shape[1]))
-        )
+        end = max(begin + 1, min(end, begin + _CHUNK // (limit * builder.rows.shape[1])))
         builder.add(order[begin:end])
         begin = end
     system = builder.system.astype(np.float64)
@@ -139,15 +136,11 @@ class _Builder:
         gaps *= np.sqrt(weight / self.temperature)[:, :, None]
         axes = self.rows.shape[1]
         if width < axes:
-            inner = _safe_inverses(
-                np.eye(width, dtype=np.float32) - gaps @ _t(gaps), self.least
-            )
+            inner = _safe_inverses(np.eye(width, dtype=np.float32) - gaps @ _t(gaps), self.least)
             inverses = _t(gaps) @ (inner @ gaps)
             inverses += np.eye(axes, dtype=np.float32)
         else:
-            inverses = _safe_inverses(
-                np.eye(axes, dtype=np.float32) - _t(gaps) @ gaps, self.least
-            )
+            inverses = _safe_inverses(np.eye(axes, dtype=np.float32) - _t(gaps) @ gaps, self.least)
         self.inverses[group] = inverses
         matters = posterior > _LEAST_POSTERIOR
         for index, inverse in enumerate(inverses):
@@ -161,15 +154,11 @@ class _Builder:
         gaps = self.rows[None] - self.values[group][:, None, :]
         gaps *= np.sqrt(self.local[group] / self.temperature)[:, :, None]
         axes = self.rows.shape[1]
-        inverses = _safe_inverses(
-            np.eye(axes, dtype=np.float32) - _t(gaps) @ gaps, self.least
-        )
+        inverses = _safe_inverses(np.eye(axes, dtype=np.float32) - _t(gaps) @ gaps, self.least)
         self.inverses[group] = inverses
         gaps = gaps @ np.linalg.cholesky(inverses)
         gaps *= np.sqrt(self.q[group])[:, :, None]
-        features = np.ascontiguousarray(gaps.transpose(1, 0, 2)).reshape(
-            len(self.rows), -1
-        )
+        features = np.ascontiguousarray(gaps.transpose(1, 0, 2)).reshape(len(self.rows), -1)
         self.system += features @ features.T
 
 

@@ -47,9 +47,7 @@ def solve_free(
     for attempt in range(max_rounds):
         work["rounds"] += 1
         merge = _MERGE[min(attempt, len(_MERGE) - 1)] * reach
-        mixture, fall = _relax(
-            data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work
-        )
+        mixture, fall = _relax(data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work)
         soft = np.empty((0, data.rows.shape[1]))
         doubled = merge_coincident(mixture, _MERGE[-1] * reach).size < mixture.size
         if attempt or doubled or fall > 1e-7 * tolerance:
@@ -180,9 +178,7 @@ def _polish(
         while length > 1e-3:
             masses = mixture.masses + length * step.masses
             alive = masses > _LEAST_MASS
-            trial = Mixture(
-                (mixture.values + length * step.values)[alive], masses[alive]
-            )
+            trial = Mixture((mixture.values + length * step.values)[alive], masses[alive])
             state = moments(data, trial, temperature)
             work["passes"] += 1
             there = state.free_energy / temperature + float(trial.masses.sum())
@@ -197,10 +193,7 @@ def _polish(
         stale = fall > 0.02 * before or length < 1.0 or not np.isfinite(before)
         mixture = merged.normalised()
         before = fall
-        if stale or merged.size != trial.size:
-            system = None
-        else:
-            system = system.select(alive)
+        system = None if stale or merged.size != trial.size else system.select(alive)
     soft = (
         np.empty((0, data.rows.shape[1]))
         if system is None
@@ -222,6 +215,4 @@ def _soft(system: NewtonSystem, mixture: Mixture, temperature: float) -> Array:
     vectors /= np.linalg.norm(vectors, axis=1)[:, None]
     chosen = top > 20.0
     offset = 0.1 * np.sqrt(temperature) * vectors[chosen]
-    return np.concatenate(
-        [mixture.values[chosen] + offset, mixture.values[chosen] - offset]
-    )
+    return np.concatenate([mixture.values[chosen] + offset, mixture.values[chosen] - offset])

@@ -47,9 +47,7 @@ def nonnegative_minimum(
     return np.maximum(solution, 0.0)
 
 
-def _solve_on(
-    gram: Array, linear: Array, free: NDArray[np.bool_]
-) -> tuple[Array, Array]:
+def _solve_on(gram: Array, linear: Array, free: NDArray[np.bool_]) -> tuple[Array, Array]:
     """The minimiser over the free variables, and the gradient there."""
     index = np.flatnonzero(free)
     solution = np.zeros(len(linear))
@@ -64,11 +62,7 @@ def _solve_on(
         solution[index] = linalg.lstsq(full, linear[index], check_finite=False)[0]
     if not whole:
         fixed = np.flatnonzero(~free)
-        rows = np.where(
-            fixed[:, None] >= index[None, :], gram[np.ix_(fixed, index)], 0.0
-        )
-        rows += np.where(
-            fixed[:, None] < index[None, :], gram[np.ix_(index, fixed)].T, 0.0
-        )
+        rows = np.where(fixed[:, None] >= index[None, :], gram[np.ix_(fixed, index)], 0.0)
+        rows += np.where(fixed[:, None] < index[None, :], gram[np.ix_(index, fixed)].T, 0.0)
         gradient[fixed] += rows @ solution[index]
     return solution, gradient

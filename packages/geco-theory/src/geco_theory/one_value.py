@@ -55,9 +55,7 @@ def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
     mean = np.zeros((1, data.rows.shape[1]))
     for _ in range(_MAX_ROUNDS):
         log_z = -squares / (2 * temperature)
-        maxima = ascend(
-            data, log_z, temperature, starts, known=mean, accuracy=1e-12, capture=1e-3
-        )
+        maxima = ascend(data, log_z, temperature, starts, known=mean, accuracy=1e-12, capture=1e-3)
         best = maxima.points[0]
         if maxima.log_supremum <= 1e-13 or best @ best < 1e-10 * temperature:
             break

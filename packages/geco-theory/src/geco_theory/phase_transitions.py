@@ -1,7 +1,9 @@
 """The estimator: a dataset's phase diagram over temperature."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -25,7 +27,7 @@ _LOWEST = 1 / 30  # of the top covariance eigenvalue
 _ABOVE_TOP = 1.05  # times the top transition
 
 
-class PhaseTransitions(BaseEstimator):
+class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     r"""Fixed points of the infinite-capacity beta-VAE of a dataset, over temperature.
 
     At temperature :math:`T = \beta\sigma^2` the optimal decoder takes finitely many values
@@ -172,9 +174,10 @@ class PhaseTransitions(BaseEstimator):
         ]
         return np.concatenate(parts).astype(np.int64)
 
-    def _at(self, temperature: float) -> Solution:
+    def _at(self, temperature: Any) -> Solution:
         check_is_fitted(self)
-        if not (np.isscalar(temperature) and np.isfinite(temperature) and temperature > 0):
+        number = float(temperature) if isinstance(temperature, Real) else math.nan
+        if not (math.isfinite(number) and number > 0):
             raise ValueError(
                 f"`temperature` must be a positive finite number, got {temperature!r}."
             )
@@ -185,8 +188,6 @@ class PhaseTransitions(BaseEstimator):
         below = grid[grid < temperature]
         if len(below):
             start = self._solutions[float(below.max())].mixture
-        elif self.masses == "free":
-            start = Mixture(self._data.rows.copy(), self._data.weights.copy())
         else:
             start = Mixture(self._data.rows.copy(), self._data.weights.copy())
         return self._solve(float(temperature), start)

@@ -24,9 +24,7 @@ from geco_theory.nonnegative import nonnegative_minimum
 from geco_theory.standard_data import Array, StandardData
 
 _RIDGE = 1e-12
-_LONGEST_MOVE = (
-    2.0  # of a value in one step, in sqrt(T): the model knows nothing farther off
-)
+_LONGEST_MOVE = 2.0  # of a value in one step, in sqrt(T): the model knows nothing farther off
 
 
 @dataclass(frozen=True)
@@ -116,9 +114,7 @@ class NewtonSystem:
         force = _against(data.rows, mixture, q, root * dual)
         move = own - self.curvature.apply(force / mass[:, None])
         length = np.linalg.norm(move, axis=1) / np.sqrt(temperature)
-        move *= np.minimum(1.0, _LONGEST_MOVE / np.maximum(length, _LONGEST_MOVE))[
-            :, None
-        ]
+        move *= np.minimum(1.0, _LONGEST_MOVE / np.maximum(length, _LONGEST_MOVE))[:, None]
         rise = np.einsum("ij,ij->i", pull, move) / temperature
         excess = float(np.maximum(np.abs(slopes), np.abs(rise)).max())
         return Direction(change, move, float(change @ slopes - mass @ rise), excess)
@@ -128,7 +124,8 @@ def _along(rows: Array, mixture: Mixture, q: Array, move: Array) -> Array:
     """sum_a q_ia (x_i - psi_a).move_a, shape (n,)."""
     inner = rows @ move.T
     inner -= np.einsum("ij,ij->i", mixture.values, move)
-    return np.einsum("ij,ij->i", q, inner)
+    along: Array = np.einsum("ij,ij->i", q, inner)
+    return along
 
 
 def _against(rows: Array, mixture: Mixture, q: Array, y: Array) -> Array:
