@@ -21,232 +21,31 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from joblib import Parallel, delayed
+from linear_gaussian_parts.cells import SPECTRUM, Cell, grid, hard
+from linear_gaussian_parts.contestants import (
+    ASCENT_RATES,
+    CONTESTANTS,
+    PAPER_RATES,
+    Contestant,
+)
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from geco_core import GECO, PaperUpdate, ReconstructionError, RobustUpdate
 from geco_models import LinearVAE
 from geco_models.gaussian import bound_log_variance
 from geco_theory import linear_vae_optimum
 
 TOLERANCES = {"RE/kappa^2": 0.02, "KL/R": 0.02, "multiplier/exact": 0.05}
 EVERY = 20  # steps between two looks
-SPECTRUM = (4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02)
-PAPER_RATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-ASCENT_RATES = (1e-3, 1e-2, 1e-1)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One problem and the training that all contestants share."""
-
-    name: str
-    spectrum: tuple[float, ...]
-    distortion: float
-    batch: int = 256
-    learning_rate: float = 2e-2
-    optimizer: str = "adam"
-    steps: int = 4000
-    latents: int = 8
-    seed: int = 0
-
-    @property
-    def kappa(self) -> float:
-        """The tolerance: D is the sum over the elements, kappa^2 the mean."""
-        return math.sqrt(self.distortion / len(self.spectrum))
-
-
-def grid(seed: int) -> list[Cell]:
-    """The twelve cells."""
-    return [
-        Cell(
-            f"D={d:g} scale={scale:g}",
-            tuple(scale * mu for mu in SPECTRUM),
-            d * scale,
-            seed=seed + i,
-        )
-        for i, (scale, d) in enumerate(
-            (scale, d) for scale in (0.01, 1.0, 100.0) for d in (0.1, 0.3, 1.0, 3.0)
-        )
-    ]
-
-
-def hard(seed: int) -> list[Cell]:
-    """Harder ones: high dimension, small and large batches, other optimizers, tight, loose."""
-    power = tuple(1.0 / j for j in range(1, 65))
-    total, total_power = sum(SPECTRUM), sum(power)
-    cells = [
-        Cell(f"64 dims, D={share:.0%} of total", power, share * total_power, latents=64)
-        for share in (0.05, 0.2, 0.5)
-    ]
-    for batch in (32, 1024):
-        cells += [Cell(f"D={d:g} batch={batch}", SPECTRUM, d, batch=batch) for d in (0.3, 1.0)]
-    for rate in (3e-4, 1e-3, 3e-3, 1e-2):
-        cells += [
-            Cell(f"D={d:g} Adam {rate:g}", SPECTRUM, d, learning_rate=rate) for d in (0.3, 1.0)
-        ]
-    cells += [
-        Cell(f"D={d:g} Adam {rate:g}, {steps} steps", SPECTRUM, d, learning_rate=rate, steps=steps)
-        for rate, steps in ((1e-3, 16_000),)
-        for d in (0.3, 1.0)
-    ]
-    cells += [
-        Cell(f"D={d:g} SGD 0.02 momentum 0.9", SPECTRUM, d, learning_rate=0.02, optimizer="sgd")
-        for d in (0.3, 1.0)
-    ]
-    cells.append(Cell("D=0.95 of total", SPECTRUM, 0.95 * total))
-    cells.append(Cell("D=0.05 near the noise floor", SPECTRUM, 0.05))
-    return [Cell(**{**vars(cell), "seed": seed + 100 + i}) for i, cell in enumerate(cells)]
-
-
-class Contestant(Protocol):
-    """What differs: one training step's loss and ascent, and the multiplier in raw units."""
-
-    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-        """One step of training."""
-
-    def multiplier(self) -> float:
-        """The multiplier of `mean squared error - kappa^2`."""
-
-
-class Geco:
-    """A GECO objective, used as anybody would."""
-
-    def __init__(self, cell: Cell, **settings: Any) -> None:
-        self.objective = GECO(ReconstructionError(cell.kappa), **settings)
-
-    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-        """One step of training."""
-        output = model(x)
-        loss = self.objective(output.kl, x, output.reconstruction)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        self.objective.step()
-
-    def multiplier(self) -> float:
-        """The multiplier in raw units."""
-        return float(self.objective.info.multiplier)  # type: ignore[arg-type]
-
-
-def relative_violation(x: Tensor, reconstruction: Tensor, kappa: float) -> Tensor:
-    """The relative reconstruction error of a batch."""
-    return (x - reconstruction).square().mean() / kappa**2 - 1
-
-
-class Oracle:
-    """The plain Lagrangian with the exact multiplier, divided by a constant."""
-
-    def __init__(self, cell: Cell) -> None:
-        optimum = linear_vae_optimum(cell.spectrum, cell.kappa)
-        self.kappa, self.relative = cell.kappa, optimum.relative_multiplier
-
-    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-        """One step of training."""
-        output = model(x)
-        violation = relative_violation(x, output.reconstruction, self.kappa)
-        loss = (output.kl.mean() + self.relative * violation) / (1 + self.relative)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def multiplier(self) -> float:
-        """The multiplier in raw units."""
-        return self.relative / self.kappa**2
-
-
-class Cooper:
-    """Cooper: simultaneous descent and projected ascent on the relative constraint."""
-
-    def __init__(self, cell: Cell, rate: float) -> None:
-        import cooper
-
-        self.kappa, self.rate = cell.kappa, rate
-        self.dual = cooper.multipliers.DenseMultiplier(init=torch.ones(1))
-        constraint = cooper.Constraint(
-            constraint_type=cooper.ConstraintType.INEQUALITY, multiplier=self.dual
-        )
-        kappa = cell.kappa
-
-        class Problem(cooper.ConstrainedMinimizationProblem):
-            def __init__(self) -> None:
-                super().__init__()
-                self.constraint = constraint
-
-            def compute_cmp_state(self, model: LinearVAE, x: Tensor) -> Any:
-                output = model(x)
-                violation = relative_violation(x, output.reconstruction, kappa)
-                state = cooper.ConstraintState(violation=violation.reshape(1))
-                return cooper.CMPState(
-                    loss=output.kl.mean(), observed_constraints={self.constraint: state}
-                )
-
-        self.problem = Problem()
-        self.rolls: Any = None
-
-    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-        """One step of training."""
-        if self.rolls is None:
-            import cooper
-
-            dual = torch.optim.SGD(self.problem.dual_parameters(), lr=self.rate, maximize=True)
-            self.rolls = cooper.optim.SimultaneousOptimizer(
-                cmp=self.problem, primal_optimizers=optimizer, dual_optimizers=dual
-            )
-        self.rolls.roll(compute_cmp_state_kwargs={"model": model, "x": x})
-
-    def multiplier(self) -> float:
-        """The multiplier in raw units."""
-        return float(self.dual.weight.detach()) / self.kappa**2
-
-
-class HumanCompatible:
-    """humancompatible-train: its augmented Lagrangian method on the relative constraint."""
-
-    def __init__(self, cell: Cell, rate: float) -> None:
-        from humancompatible.train.dual_optim import ALM
-
-        self.kappa = cell.kappa
-        self.dual = ALM(m=1, lr=rate, init_duals=1.0, is_ineq=True)
-
-    def step(self, model: LinearVAE, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-        """One step of training."""
-        output = model(x)
-        violation = relative_violation(x, output.reconstruction, self.kappa)
-        self.dual.forward_update(output.kl.mean(), violation.reshape(1)).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def multiplier(self) -> float:
-        """The multiplier in raw units."""
-        return float(self.dual.param_groups[0]["params"][0].detach()) / self.kappa**2
-
-
-def rescaled_oracle(cell: Cell) -> Geco:
-    """The exact multiplier in our loss: no ascent."""
-    relative = linear_vae_optimum(cell.spectrum, cell.kappa).relative_multiplier
-    return Geco(cell, update=RobustUpdate(rate=0.0, gain=0.0, initial=relative))
-
-
-# name -> the settings to try, and how one is built
-CONTESTANTS: dict[str, tuple[Sequence[float], Callable[[Cell, float], Contestant]]] = {
-    "ours": ((math.nan,), lambda cell, _: Geco(cell)),
-    "oracle": ((math.nan,), lambda cell, _: Oracle(cell)),
-    "rescaled-oracle": ((math.nan,), lambda cell, _: rescaled_oracle(cell)),
-    "paper": (PAPER_RATES, lambda cell, rate: Geco(cell, update=PaperUpdate(rate=rate))),
-    "cooper": (ASCENT_RATES, Cooper),
-    "humancompatible": (ASCENT_RATES, HumanCompatible),
-}
 
 
 class Problem:

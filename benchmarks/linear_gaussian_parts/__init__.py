@@ -1,0 +1,1 @@
+"""The cells and the contestants of `benchmarks/linear_gaussian.py`."""
