@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geco_theory.kernels import moments
 from geco_theory.mixtures import Mixture
 from geco_theory.standard_data import Array, StandardData
 
@@ -126,7 +127,7 @@ def _climb(
         left = np.maximum(gain, length**2 / (2 * landscape.temperature)) * stretch
         settled = (left < accuracy) & (cycle > 1)
         settled |= (middle + 20 * left < -0.05) & (cycle > 3) & (length < 0.01 * reach)
-        stretch = np.minimum(stretch, 4.0 ** (cycle + 1))[:, None]
+        stretch = np.minimum(stretch, 4.0 ** min(cycle + 1, 20))[:, None]
         ahead = points + 2 * stretch * one + stretch**2 * change
         if settled.any():
             ended.append(second[settled])
@@ -163,7 +164,7 @@ def ascend(
         temperature: T, in standard units.
         starts: (p, r) points to climb from.
         known: (k, r) maxima that are known already; climbs that come near one end there.
-        delicate: (p, r) further starts, for climbs that must not be ended early.
+        delicate: (p, r) further starts beside values, climbed from only where ln D is above 0.
         accuracy: Gain in ln D that a climb may still have before it when it is left.
         capture: How near that is for a climb in double precision, in units of sqrt(T).
     """
@@ -175,8 +176,9 @@ def ascend(
     settled, going = _climb(bulk, starts, known, _BULK_CYCLES, 1e-5, early)
     points = np.concatenate([settled, going])
     points = points[~_captured(points, known, early * reach)]
-    if delicate is not None:
-        points = np.concatenate([points, delicate])
+    if delicate is not None and len(delicate):
+        rising = fine.step(delicate)[0] > 0.1 * accuracy
+        points = np.concatenate([points, delicate[rising]])
     if len(points):
         points = points[distinct(points, fine.step(points)[0], 0.1 * _SAME * reach)]
         points = np.concatenate(_climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
@@ -228,3 +230,13 @@ def births(maxima: Maxima, mixture: Mixture, temperature: float, excess: float) 
     """The maxima with ln D above `excess` that are no decoder value already, shape (b, r)."""
     points = maxima.points[maxima.log_d > excess]
     return points[~_captured(points, mixture.values, 5e-3 * np.sqrt(temperature))]
+
+
+def climb_to_maximum(
+    data: StandardData, mixture: Mixture, temperature: float, start: Array
+) -> tuple[Array, float]:
+    r"""The local maximum of D that the ascent from one point (r,) ends in, and ln D there."""
+    landscape = Landscape(data, moments(data, mixture, temperature).log_z, temperature)
+    none = np.empty((0, len(start)))
+    points = np.concatenate(_climb(landscape, start[None], none, 2 * _FINE_CYCLES, 1e-15, 5e-3))
+    return points[0], float(landscape.step(points[:1])[0][0])

@@ -12,12 +12,17 @@ import numpy as np
 from geco_theory.certificate import Maxima, ascend, births
 from geco_theory.kernels import Moments, log_joint, moments, responsibilities
 from geco_theory.mixtures import Mixture, merge_coincident
+from geco_theory.plain import accelerate, sampled_maxima
 from geco_theory.second_order import NewtonSystem
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
 
 _MERGE = (0.1, 0.03, 0.01, 3e-3)  # in sqrt(T), by round
 _LEAST_MASS = 1e-10
+_SAMPLE = 1024  # data points that ascents start from where there are too many
+_BESIDE = (-0.8, -0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
+_LARGE_ROUNDS = 4
+_LARGE_CYCLES = 12
 _MAX_NEWTON = 40
 _SETTLED = 1e-18  # fall of f that is only rounding
 _PLAIN_STEPS = 2
@@ -30,6 +35,7 @@ def solve_free(
     start: Mixture,
     *,
     tolerance: float = 1e-9,
+    memory: float = 1024.0,
     max_rounds: int = 25,
 ) -> Solution:
     """Minimise the free energy over all distributions of decoder values.
@@ -39,8 +45,12 @@ def solve_free(
         temperature: T, in standard units.
         start: Any mixture to begin from; the answer does not depend on it.
         tolerance: The certificate ln S that must be reached.
+        memory: MiB for the matrices of a Newton step. Where they do not fit, plain steps with
+            extrapolation are used and the certificate starts from a sample of the data.
         max_rounds: Rounds of Newton steps and births before giving up.
     """
+    if not fits(data, start.size, memory):
+        return _solve_large(data, temperature, start, tolerance)
     work: Counter[str] = Counter()
     mixture = start.normalised()
     reach = np.sqrt(temperature)
@@ -49,8 +59,7 @@ def solve_free(
         merge = _MERGE[min(attempt, len(_MERGE) - 1)] * reach
         mixture, fall = _relax(data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work)
         soft = np.empty((0, data.rows.shape[1]))
-        doubled = merge_coincident(mixture, _MERGE[-1] * reach).size < mixture.size
-        if attempt or doubled or fall > 1e-7 * tolerance:
+        if attempt or fall > 1e-7 * tolerance:
             mixture, soft = _polish(data, mixture, temperature, merge, 0.1 * tolerance, work)
         state = moments(data, mixture, temperature)
         maxima = _certify(data, state, temperature, mixture, soft, tolerance)
@@ -60,6 +69,27 @@ def solve_free(
         if len(new):
             mixture = _give_birth(data, state.log_z, temperature, mixture, new)
             work["births"] += len(new)
+    return _solution(temperature, mixture, state, maxima, tolerance, work)
+
+
+def fits(data: StandardData, values: int, memory: float) -> bool:
+    """Whether the matrices of a Newton step fit into `memory` MiB.
+
+    Two n x n matrices, in single and in double precision, and four n x k matrices.
+    """
+    n, r = data.rows.shape
+    needed = 20 * n * n + 32 * n * values + 4 * values * r * r
+    return bool(needed <= memory * 2**20)
+
+
+def _solution(
+    temperature: float,
+    mixture: Mixture,
+    state: Moments,
+    maxima: Maxima,
+    tolerance: float,
+    work: Counter[str],
+) -> Solution:
     rate = (state.free_energy - state.distortion / 2) / temperature
     return Solution(
         temperature,
@@ -67,10 +97,37 @@ def solve_free(
         state.free_energy,
         state.distortion,
         max(rate, 0.0),
-        maxima.log_supremum,
+        max(maxima.log_supremum, 0.0),
         maxima.log_supremum <= tolerance,
         dict(work),
     )
+
+
+def _solve_large(
+    data: StandardData, temperature: float, start: Mixture, tolerance: float
+) -> Solution:
+    """The same without matrices of n x n numbers."""
+    work: Counter[str] = Counter()
+    mixture = start.normalised()
+    reach = np.sqrt(temperature)
+    chosen = np.random.default_rng(0).choice(len(data.rows), _SAMPLE, replace=False)
+    starts = data.rows[np.sort(chosen)]
+    for attempt in range(_LARGE_ROUNDS):
+        work["rounds"] += 1
+        mixture = accelerate(data, mixture, temperature, 1e-9, _LARGE_CYCLES, work)
+        mixture = merge_coincident(mixture, (0.1 if attempt == 0 else 0.02) * reach)
+        state = moments(data, mixture, temperature)
+        maxima = sampled_maxima(data, state, temperature, mixture, starts, tolerance)
+        new = births(maxima, mixture, temperature, max(tolerance, 1e-5))
+        if len(new) == 0:
+            break
+        starts = np.unique(np.concatenate([starts[: _SAMPLE // 4], maxima.points]), axis=0)
+        mixture = _give_birth(data, state.log_z, temperature, mixture, new)
+        work["births"] += len(new)
+    else:
+        mixture = accelerate(data, mixture, temperature, 1e-9, _LARGE_CYCLES, work)
+        state = moments(data, mixture, temperature)
+    return _solution(temperature, mixture, state, maxima, tolerance, work)
 
 
 def _certify(
@@ -89,7 +146,7 @@ def _certify(
         data.rows,
         known=mixture.values,
         delicate=soft,
-        accuracy=0.01 * tolerance,
+        accuracy=0.1 * tolerance,
     )
 
 
@@ -103,7 +160,7 @@ def _give_birth(
     never begins with more mass than it can bear, which would kill it in the next step.
     """
     one = Mixture(new, np.ones(len(new)))
-    excess = np.expm1(log_joint(data.rows, one, temperature) - log_z[:, None])
+    excess = np.expm1(np.minimum(log_joint(data.rows, one, temperature) - log_z[:, None], 600.0))
     mass = np.zeros(len(new))
     for _ in range(20):
         ratio = excess / (1.0 + mass * excess)
@@ -214,5 +271,6 @@ def _soft(system: NewtonSystem, mixture: Mixture, temperature: float) -> Array:
         vectors = ahead
     vectors /= np.linalg.norm(vectors, axis=1)[:, None]
     chosen = top > 20.0
-    offset = 0.1 * np.sqrt(temperature) * vectors[chosen]
-    return np.concatenate([mixture.values[chosen] + offset, mixture.values[chosen] - offset])
+    offset = np.sqrt(temperature) * vectors[chosen]
+    values = mixture.values[chosen]
+    return np.concatenate([values + size * offset for size in _BESIDE])

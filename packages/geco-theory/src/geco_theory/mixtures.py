@@ -66,6 +66,6 @@ def merge_coincident(mixture: Mixture, distance: float) -> Mixture:
     leaders, index = np.unique(group, return_inverse=True)
     if len(leaders) == len(masses):
         return mixture
-    total = np.asarray(np.bincount(index, masses), dtype=np.float64)
+    total = np.bincount(index, masses)
     mean = np.stack([np.bincount(index, masses * v) for v in values.T], axis=1)
-    return Mixture(mean / total[:, None], total)
+    return Mixture(mean / total[:, None], np.asarray(total, dtype=np.float64))

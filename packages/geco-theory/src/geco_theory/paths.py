@@ -1,6 +1,6 @@
 """Solved temperatures as a dataset with units."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -8,14 +8,15 @@ import xarray as xr
 from geco_theory.solutions import Solution
 
 
-def path_dataset(solutions: Sequence[Solution], unit: float) -> xr.Dataset:
+def path_dataset(solutions: Mapping[float, Solution], unit: float) -> xr.Dataset:
     """The path over `temperature`, ascending.
 
     Args:
-        solutions: Solved temperatures, in standard units.
+        solutions: Solved temperatures, in standard units, by temperature in the user's units.
         unit: The user's temperature that is 1 in standard units.
     """
-    rows = sorted(solutions, key=lambda s: s.temperature)
+    temperatures = sorted(solutions)
+    rows = [solutions[t] for t in temperatures]
     dim = "temperature"
     dataset = xr.Dataset(
         {
@@ -26,7 +27,7 @@ def path_dataset(solutions: Sequence[Solution], unit: float) -> xr.Dataset:
             "certificate": (dim, np.array([s.certificate for s in rows])),
             "converged": (dim, np.array([s.converged for s in rows], dtype=bool)),
         },
-        coords={dim: np.array([s.temperature for s in rows]) * unit},
+        coords={dim: np.array(temperatures)},
     )
     squared = "(data unit)^2"
     attributes = {

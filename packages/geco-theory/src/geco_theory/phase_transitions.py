@@ -1,33 +1,45 @@
 """The estimator: a dataset's phase diagram over temperature."""
 
 import itertools
-import math
-from collections.abc import Callable, Sequence
-from numbers import Real
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
+import sklearn
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from geco_theory.equal_masses import solve_equal
-from geco_theory.free_masses import solve_free
+from geco_theory.births import locate_births
+from geco_theory.checks import positive, whole_number
+from geco_theory.detector import detect, share_found
+from geco_theory.following import Solver, follow
+from geco_theory.group_changes import cool, locate_merges
 from geco_theory.kernels import log_joint
 from geco_theory.mixtures import Mixture
-from geco_theory.one_value import one_value_limit, stability_temperature
+from geco_theory.one_value import OneValueLimit, one_value_limit, stability_temperature
 from geco_theory.paths import path_dataset
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
-from geco_theory.transitions import BIRTH, STABILITY, Transition, transitions_dataset
+from geco_theory.temperatures import longest_plateau, temperature_grid
+from geco_theory.transitions import (
+    BIRTH,
+    MERGE,
+    SPLIT,
+    birth_transition,
+    change_transition,
+    top_transitions,
+    transitions_dataset,
+)
 
-_DEFAULT_TEMPERATURES = 40
-_LOWEST = 1 / 30  # of the top covariance eigenvalue
-_ABOVE_TOP = 1.05  # times the top transition
+_ALL_CLUSTERS = 3000  # data points up to which the path goes down to one value per point
+_DEFAULT_CLUSTERS = 500
+_STARTS = 4096  # data points that the search for the top transition starts from, at most
+_RESOLVED = 60  # values above which births are too many to be listed
 
 
-class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
     r"""Fixed points of the infinite-capacity beta-VAE of a dataset, over temperature.
 
     At temperature :math:`T = \beta\sigma^2` the optimal decoder takes finitely many values
@@ -39,25 +51,41 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
     Args:
         masses: `"free"`: the global optimum, certified at every temperature. `"equal"`: one tile
             per sample, merged as the temperature rises.
-        temperatures: Strictly monotone positive temperatures, or how many to space evenly in
-            their logarithm between 1/30 of the stability temperature and just above the top
-            transition; None means 40.
-        tolerance: Free masses: the certificate ln S that every temperature must reach.
+        temperatures: Strictly ascending or descending positive temperatures, or how many to
+            space evenly in their logarithm between 1/30 of the stability temperature and just
+            above the top transition; None means 40.
+        direction: `"heating"`, `"cooling"`, or `"both"` (equal masses: the cooling branch then
+            goes to `cooling_path_`). `"auto"`: heating, except for free masses with more than
+            3,000 different samples. Free masses have the same answer either way.
+        tolerance: Free masses: the certificate ln S that every temperature must reach. F is then
+            within T ln S of the optimum; for RE, KL and the number of clusters ask 1e-9.
+        n_transitions: How many transitions below the top one are located, from the top.
+        max_clusters: Free masses on cooling: the path ends where this number is exceeded. None
+            means no limit up to 3,000 different samples, else 500.
+        n_jobs: Temperatures solved in parallel (free masses), as in joblib.
+        working_memory: MiB for the matrices of a second-order step, which has two of
+            n x n numbers; where they do not fit, first-order steps in row blocks are taken and
+            the certificate starts from a sample of the data. None: scikit-learn's setting.
         progress: Called after every solved temperature with a dict: `done`, `total`,
             `temperature`, `n_clusters`, `stage`.
 
     Attributes:
         path_: Dataset over `temperature` (ascending): `distortion` (RE, squared error summed over
-            the elements), `rate` (KL, nats), `free_energy`, `n_clusters`, `certificate` (ln S),
-            `converged`.
+            the elements), `rate` (KL, nats), `free_energy`, `n_clusters`, `certificate` (ln S;
+            nan for equal masses), `converged`. After an interruption: what was solved.
+        cooling_path_: The same for the cooling branch, with `direction="both"`.
         stability_temperature_: Top covariance eigenvalue; below it the one-value solution is
             unstable (D2).
-        critical_temperatures_: Temperatures at which decoder values appear, descending.
+        critical_temperatures_: Descending. Free masses: births of decoder values, [0] where one
+            value stops being optimal (D9). Equal masses: merges on heating (splits on cooling if
+            that is the only direction).
+        detected_temperatures_: The paper's detector on `path_`: at most three, highest first.
         transitions_: Dataset over `transition`: `temperature`, `kind`, `distance`, `continuous`,
-            `size`, `smaller_part`, `direction`.
+            `size`, `smaller_part`, `direction`. Its attribute `detector_share` is the share of
+            `critical_temperatures_` that the detector finds within one step of the grid.
         labels_: (n_samples,) decoder value of each sample at `temperature_`.
-        temperature_: The temperature in the middle of the longest plateau of the number of
-            clusters (in ln T, of two or more clusters): the default of `predict`.
+        temperature_: The middle of the longest plateau of the number of clusters (in ln T, two or
+            more clusters): the default of `predict`.
         n_features_in_: Number of features seen by `fit`.
 
     Examples:
@@ -74,16 +102,28 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         masses: Literal["free", "equal"] = "free",
         *,
         temperatures: int | ArrayLike | None = None,
-        tolerance: float = 1e-6,
+        direction: Literal["auto", "heating", "cooling", "both"] = "auto",
+        tolerance: float = 1e-9,
+        n_transitions: int = 10,
+        max_clusters: int | None = None,
+        n_jobs: int | None = None,
+        working_memory: float | None = None,
         progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.masses = masses
         self.temperatures = temperatures
+        self.direction = direction
         self.tolerance = tolerance
+        self.n_transitions = n_transitions
+        self.max_clusters = max_clusters
+        self.n_jobs = n_jobs
+        self.working_memory = working_memory
         self.progress = progress
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Solve every temperature and find the transitions.
+        """Solve every temperature and locate transitions.
+
+        An interruption leaves in the attributes what was solved, and is raised again.
 
         Args:
             X: (n_samples, n_features) data.
@@ -92,46 +132,35 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         Raises:
             ValueError: If `X` has fewer than two samples, NaN or infinite values or zero
                 variance, or a parameter is out of range.
+            TypeError: If `X` is sparse, or a parameter has the wrong type.
         """
-        if self.masses not in ("free", "equal"):
-            raise ValueError(f"`masses` must be 'free' or 'equal', got {self.masses!r}.")
+        self._check_parameters()
         samples: Array = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         data = StandardData.from_samples(samples)
-        unit = data.temperature_unit
         self._data = data
+        memory = sklearn.get_config()["working_memory"]
+        self._solver = Solver(
+            data,
+            self.masses,
+            float(self.tolerance),
+            float(memory if self.working_memory is None else self.working_memory),
+        )
+        unit = data.temperature_unit
         self.stability_temperature_ = stability_temperature(data) * unit
-        limit = one_value_limit(data, data.rows)
-        grid = self._grid(limit.temperature * unit)
+        limit = one_value_limit(data, _starts(data))
         self._solutions: dict[float, Solution] = {}
-        start = Mixture(data.rows.copy(), data.weights.copy())
+        self._found = top_transitions(data, limit, births=self.masses == "free")
+        top = limit.temperature * unit
+        grid = temperature_grid(self.temperatures, self.stability_temperature_, top)
         try:
-            for done, temperature in enumerate(grid, start=1):
-                solution = self._solve(temperature, start)
-                start = solution.mixture
-                self._solutions[float(temperature)] = solution
-                self._report(done, len(grid), solution)
+            self._follow(grid)
+            if self.masses == "free":
+                self._locate_births(limit)
+            elif self._directions()[0] == "heating":
+                self._locate_merges()
         finally:
             if self._solutions:
-                self.path_ = path_dataset(list(self._solutions.values()), unit)
-        direction = data.axes @ limit.birth
-        length = float(np.linalg.norm(direction))
-        found = [
-            Transition(self.stability_temperature_, STABILITY, 0.0, True, 1.0, data.axes[:, 0]),
-            Transition(
-                limit.temperature * unit,
-                BIRTH,
-                length * data.scale,
-                limit.continuous,
-                1.0,
-                direction / length if length else data.axes[:, 0],
-            ),
-        ]
-        self.transitions_: xr.Dataset = transitions_dataset(found, samples.shape[1])
-        self.critical_temperatures_: Array = np.array([limit.temperature * unit])
-        self.temperature_ = _longest_plateau(self.path_)
-        self.labels_: NDArray[np.int64] = _consecutive(self._labels(data.rows, self.temperature_))[
-            data.inverse
-        ]
+                self._finish()
         return self
 
     def predict(self, X: ArrayLike, temperature: float | None = None) -> NDArray[np.int64]:
@@ -143,8 +172,12 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
 
         Returns:
             (n_samples,) index of the value, heaviest value first.
+
+        Raises:
+            ValueError: If `X` does not have `n_features_in_` features or `temperature` is not
+                positive.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "path_")
         samples: Array = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = self.temperature_ if temperature is None else temperature
         return self._labels(self._data.to_standard(samples), chosen)
@@ -164,6 +197,130 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
             attrs={"temperature": float(temperature)},
         )
 
+    def _check_parameters(self) -> None:
+        if self.masses not in ("free", "equal"):
+            raise ValueError(f"`masses` must be 'free' or 'equal', got {self.masses!r}.")
+        if self.direction not in ("auto", "heating", "cooling", "both"):
+            raise ValueError(
+                "`direction` must be 'auto', 'heating', 'cooling' or 'both', "
+                f"got {self.direction!r}."
+            )
+        if self.direction == "both" and self.masses == "free":
+            raise ValueError(
+                "`direction='both'` needs `masses='equal'`: free masses have the same answer in "
+                "both directions."
+            )
+        positive(self.tolerance, "tolerance")
+        whole_number(self.n_transitions, "n_transitions", least=0)
+        if self.max_clusters is not None:
+            whole_number(self.max_clusters, "max_clusters", least=1)
+        if self.working_memory is not None:
+            positive(self.working_memory, "working_memory")
+
+    def _directions(self) -> tuple[Literal["heating", "cooling"], ...]:
+        """The branches to follow; the first one is `path_`."""
+        if self.direction == "both":
+            return ("heating", "cooling")
+        if self.direction == "heating" or self.direction == "cooling":
+            return (self.direction,)
+        small = self.masses == "equal" or len(self._data.rows) <= _ALL_CLUSTERS
+        return ("heating",) if small and self.max_clusters is None else ("cooling",)
+
+    def _follow(self, grid: Array) -> None:
+        """Solve the grid along the branches asked for."""
+        directions = self._directions()
+        total = len(grid) * len(directions)
+        scaled = grid / self._data.temperature_unit
+        users = dict(zip(scaled.tolist(), grid.tolist(), strict=True))
+        done = itertools.count(1)
+
+        def keep(solution: Solution) -> None:
+            self._solutions[users[solution.temperature]] = solution
+            self._report("path", next(done), total, solution)
+
+        if directions[0] == "heating" or self.masses == "free":
+            limit = self.max_clusters
+            if limit is None and directions[0] == "cooling":
+                limit = _DEFAULT_CLUSTERS if len(self._data.rows) > _ALL_CLUSTERS else None
+            follow(self._solver, scaled, directions[0], limit, self.n_jobs, keep)
+        if directions[-1] == "cooling" and self.masses == "equal":
+            both = len(directions) == 2
+
+            def cooled(solution: Solution) -> None:
+                if both:
+                    self._report("cooling", next(done), total, solution)
+                else:
+                    keep(solution)
+
+            solutions, changes = cool(self._data, scaled, self.n_transitions + 1, cooled)
+            self._found.extend(change_transition(self._data, change) for change in changes)
+            if both:
+                by_user = {users[s.temperature]: s for s in solutions}
+                self.cooling_path_: xr.Dataset = path_dataset(by_user, self._data.temperature_unit)
+
+    def _locate_births(self, limit: OneValueLimit) -> None:
+        """Births below the top one, as far as they can be told apart."""
+        ordered = [self._solutions[t] for t in sorted(self._solutions, reverse=True)]
+        left = self.n_transitions
+        located = 0
+        for high, low in itertools.pairwise(ordered):
+            if left <= 0 or low.mixture.size > _RESOLVED:
+                break
+            if high.temperature > limit.temperature > low.temperature:
+                below = limit.temperature * (1.0 - 1e-6)
+                if below > low.temperature:
+                    high = self._solver.solve(below, self._solver.one_value())
+            elif high.mixture.size == 1:
+                continue
+            births = locate_births(
+                self._data,
+                lambda t, near: self._solver.solve(t, near.mixture),
+                high,
+                low,
+                left,
+            )
+            left -= len(births)
+            located += len(births)
+            self._found.extend(birth_transition(self._data, birth) for birth in births)
+            self._report("transitions", located, located + left, low)
+
+    def _locate_merges(self) -> None:
+        """Merges on heating, from the top."""
+        ordered = [self._solutions[t] for t in sorted(self._solutions, reverse=True)]
+        left = self.n_transitions + 1
+        for high, low in itertools.pairwise(ordered):
+            if left <= 0:
+                break
+            changes = locate_merges(self._data, self._solver.solve, low, high, left)
+            left -= len(changes)
+            self._found.extend(change_transition(self._data, change) for change in changes)
+            self._report("transitions", self.n_transitions + 1 - left, self.n_transitions + 1, low)
+
+    def _finish(self) -> None:
+        """The fitted attributes from what was solved and located."""
+        unit = self._data.temperature_unit
+        self.path_: xr.Dataset = path_dataset(self._solutions, unit)
+        kinds = {BIRTH} if self.masses == "free" else {MERGE}
+        if self.masses == "equal" and self._directions() == ("cooling",):
+            kinds = {SPLIT}
+        critical = [t.temperature for t in self._found if t.kind in kinds]
+        self.critical_temperatures_: Array = np.sort(np.array(critical, dtype=float))[::-1]
+        temperature = self.path_["temperature"].to_numpy()
+        self.detected_temperatures_: Array = detect(
+            temperature, self.path_["distortion"].to_numpy()
+        )
+        self.transitions_: xr.Dataset = transitions_dataset(self._found, self.n_features_in_)
+        inside = self.critical_temperatures_[
+            (self.critical_temperatures_ >= temperature[0])
+            & (self.critical_temperatures_ <= temperature[-1])
+        ]
+        self.transitions_.attrs["detector_share"] = share_found(
+            self.detected_temperatures_, inside, temperature
+        )
+        self.temperature_ = longest_plateau(self.path_)
+        labels = self._labels(self._data.rows, self.temperature_)[self._data.inverse]
+        self.labels_: NDArray[np.int64] = np.unique(labels, return_inverse=True)[1].reshape(-1)
+
     def _labels(self, rows: Array, temperature: float) -> NDArray[np.int64]:
         mixture = self._at(temperature).mixture
         scaled = temperature / self._data.temperature_unit
@@ -174,35 +331,28 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         ]
         return np.concatenate(parts).astype(np.int64)
 
-    def _at(self, temperature: Any) -> Solution:
-        check_is_fitted(self)
-        number = float(temperature) if isinstance(temperature, Real) else math.nan
-        if not (math.isfinite(number) and number > 0):
-            raise ValueError(
-                f"`temperature` must be a positive finite number, got {temperature!r}."
-            )
-        known = self._solutions.get(float(temperature))
+    def _at(self, temperature: float) -> Solution:
+        check_is_fitted(self, "_solutions")
+        wanted = positive(temperature, "temperature")
+        known = self._solutions.get(wanted)
         if known is not None:
             return known
+        return self._solver.solve(wanted / self._data.temperature_unit, self._neighbour(wanted))
+
+    def _neighbour(self, temperature: float) -> Mixture:
+        """The solution to start from at a temperature that is not on the path."""
         grid = np.array(list(self._solutions))
-        below = grid[grid < temperature]
-        if len(below):
-            start = self._solutions[float(below.max())].mixture
-        else:
-            start = Mixture(self._data.rows.copy(), self._data.weights.copy())
-        return self._solve(float(temperature), start)
+        heating = self._directions()[0] == "heating"
+        before = grid[grid < temperature] if heating else grid[grid > temperature]
+        if len(before):
+            return self._solutions[float(before.max() if heating else before.min())].mixture
+        return self._solver.all_data() if heating else self._solver.one_value()
 
-    def _solve(self, temperature: float, start: Mixture) -> Solution:
-        scaled = float(temperature) / self._data.temperature_unit
-        if self.masses == "free":
-            return solve_free(self._data, scaled, start, tolerance=self.tolerance)
-        return solve_equal(self._data, scaled, start)
-
-    def _report(self, done: int, total: int, solution: Solution) -> None:
+    def _report(self, stage: str, done: int, total: int, solution: Solution) -> None:
         if self.progress is not None:
             self.progress(
                 {
-                    "stage": "path",
+                    "stage": stage,
                     "done": done,
                     "total": total,
                     "temperature": solution.temperature * self._data.temperature_unit,
@@ -210,44 +360,10 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
                 }
             )
 
-    def _grid(self, top: float) -> Array:
-        """The temperatures to solve, ascending."""
-        wanted = _DEFAULT_TEMPERATURES if self.temperatures is None else self.temperatures
-        if isinstance(wanted, int | np.integer):
-            if wanted < 2:
-                raise ValueError(f"`temperatures` must be at least 2, got {wanted}.")
-            low = self.stability_temperature_ * _LOWEST
-            return np.geomspace(low, _ABOVE_TOP * top, int(wanted))
-        grid = np.atleast_1d(np.asarray(wanted, dtype=np.float64))
-        if grid.ndim != 1 or not np.all(np.isfinite(grid)) or not np.all(grid > 0):
-            raise ValueError(
-                f"`temperatures` must be positive finite numbers in one dimension, got {wanted!r}."
-            )
-        steps = np.diff(grid)
-        if not (np.all(steps > 0) or np.all(steps < 0)):
-            raise ValueError(
-                "`temperatures` must be strictly ascending or strictly descending: sort them and "
-                "drop repeated ones."
-            )
-        return np.sort(grid)
 
-
-def _longest_plateau(path: xr.Dataset) -> float:
-    """The middle temperature of the longest run of one cluster count, at least two clusters."""
-    temperatures = path["temperature"].to_numpy()
-    counts = path["n_clusters"].to_numpy()
-    best, chosen = -1.0, float(temperatures[0])
-    begin = 0
-    for count, run in itertools.groupby(counts):
-        end = begin + len(list(run))
-        if count >= 2 and not (begin == 0 and count == counts.max()):
-            length = float(np.log(temperatures[end - 1] / temperatures[begin]))
-            if length > best:
-                best, chosen = length, float(temperatures[(begin + end - 1) // 2])
-        begin = end
-    return chosen
-
-
-def _consecutive(labels: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels without gaps, in the same order."""
-    return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
+def _starts(data: StandardData) -> Array:
+    """Data points to ascend from when the top transition is looked for."""
+    if len(data.rows) <= _STARTS:
+        return data.rows
+    chosen = np.random.default_rng(0).choice(len(data.rows), _STARTS, replace=False)
+    return data.rows[np.sort(chosen)]

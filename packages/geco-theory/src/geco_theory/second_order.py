@@ -70,7 +70,7 @@ class NewtonSystem:
         part = curvature(data, mixture, temperature, q, least)
         relative = np.sqrt(data.weights)[:, None] * (q / mixture.masses)
         design = linalg.solve_triangular(
-            part.lower, relative, lower=True, overwrite_b=True, check_finite=False
+            part.factor[0], relative, lower=True, overwrite_b=True, check_finite=False
         )
         gram = design.T @ design
         gram[np.diag_indices(len(gram))] *= 1.0 + _RIDGE
@@ -102,7 +102,7 @@ class NewtonSystem:
         mass = data.weights @ q
         pull = (q.T @ (data.weights[:, None] * data.rows)) / mass[:, None] - values
         own = self.curvature.apply(pull)  # where the values would go on their own
-        effect = root * _along(data.rows, mixture, q, own) / temperature
+        effect = root * along(data.rows, mixture, q, own) / temperature
         dual = self.curvature.solve(effect)
         # minimise c.d + d.G.d/2 with masses + d >= 0, written for the new masses p = masses + d
         slopes = 1.0 - mass / masses
@@ -111,7 +111,7 @@ class NewtonSystem:
         new = least + nonnegative_minimum(self.gram, linear - self.gram @ least)
         change = new - masses
         dual = self.curvature.solve(root * (q @ (change / masses)) + effect)
-        force = _against(data.rows, mixture, q, root * dual)
+        force = against(data.rows, mixture, q, root * dual)
         move = own - self.curvature.apply(force / mass[:, None])
         length = np.linalg.norm(move, axis=1) / np.sqrt(temperature)
         move *= np.minimum(1.0, _LONGEST_MOVE / np.maximum(length, _LONGEST_MOVE))[:, None]
@@ -120,15 +120,14 @@ class NewtonSystem:
         return Direction(change, move, float(change @ slopes - mass @ rise), excess)
 
 
-def _along(rows: Array, mixture: Mixture, q: Array, move: Array) -> Array:
+def along(rows: Array, mixture: Mixture, q: Array, move: Array) -> Array:
     """sum_a q_ia (x_i - psi_a).move_a, shape (n,)."""
     inner = rows @ move.T
     inner -= np.einsum("ij,ij->i", mixture.values, move)
-    along: Array = np.einsum("ij,ij->i", q, inner)
-    return along
+    return np.asarray(np.einsum("ij,ij->i", q, inner))
 
 
-def _against(rows: Array, mixture: Mixture, q: Array, y: Array) -> Array:
-    """sum_i y_i q_ia (x_i - psi_a), shape (k, r): the transpose of `_along`."""
+def against(rows: Array, mixture: Mixture, q: Array, y: Array) -> Array:
+    """sum_i y_i q_ia (x_i - psi_a), shape (k, r): the transpose of `along`."""
     scaled = q * y[:, None]
     return np.asarray(scaled.T @ rows - scaled.sum(axis=0)[:, None] * mixture.values)

@@ -1,7 +1,7 @@
 r"""Data as the solvers see them: distinct rows, centred, rotated to their rank, of unit size.
 
 The free energy depends on the data only through differences, so a shift and a rotation change
-nothing, and lengths can be divided by :math:`s = \sqrt{\operatorname{mean} |x|^2}` if the
+nothing, and lengths can be divided by :math:`s = \\sqrt{\\operatorname{mean} |x|^2}` if the
 temperature is divided by :math:`s^2`. Equal rows become one row with a larger weight.
 """
 

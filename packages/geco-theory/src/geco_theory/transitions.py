@@ -6,12 +6,26 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from geco_theory.standard_data import Array
+from geco_theory.births import Birth
+from geco_theory.group_changes import MERGE, SPLIT, GroupChange
+from geco_theory.one_value import OneValueLimit
+from geco_theory.standard_data import Array, StandardData
 
 BIRTH = "birth"
-MERGE = "merge"
-SPLIT = "split"
 STABILITY = "stability limit"
+__all__ = [
+    "BIRTH",
+    "MERGE",
+    "SPLIT",
+    "STABILITY",
+    "Transition",
+    "birth_transition",
+    "change_transition",
+    "top_transitions",
+    "transitions_dataset",
+]
+
+_NEAR = 0.1  # in sqrt(T): a birth nearer than this to an older value counts as continuous
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,59 @@ class Transition:
     size: float
     direction: Array
     parts: tuple[float, ...] = field(default=())
+
+
+def top_transitions(data: StandardData, limit: OneValueLimit, *, births: bool) -> list[Transition]:
+    """The stability limit of the one-value solution, and where it stops being optimal.
+
+    Args:
+        data: The data.
+        limit: The top transition of the global optimum.
+        births: Whether to include it.
+    """
+    unit = data.temperature_unit
+    stability = float(data.variances[0]) * unit
+    found = [Transition(stability, STABILITY, 0.0, True, 1.0, data.axes[:, 0])]
+    if births:
+        direction = data.axes @ limit.birth
+        length = float(np.linalg.norm(direction))
+        found.append(
+            Transition(
+                limit.temperature * unit,
+                BIRTH,
+                length * data.scale,
+                limit.continuous,
+                1.0,
+                direction / length if length else data.axes[:, 0],
+            )
+        )
+    return found
+
+
+def birth_transition(data: StandardData, birth: Birth) -> Transition:
+    """A birth in the user's units."""
+    offset = data.axes @ (birth.value - birth.nearest)
+    return Transition(
+        birth.temperature * data.temperature_unit,
+        BIRTH,
+        birth.distance * data.scale,
+        birth.distance < _NEAR * np.sqrt(birth.temperature),
+        birth.parent_mass,
+        offset / max(float(np.linalg.norm(offset)), 1e-300),
+    )
+
+
+def change_transition(data: StandardData, change: GroupChange) -> Transition:
+    """A merge or a split in the user's units."""
+    return Transition(
+        change.temperature * data.temperature_unit,
+        change.kind,
+        change.jump * data.scale,
+        change.continuous,
+        change.mass,
+        data.axes @ change.direction,
+        change.parts,
+    )
 
 
 def transitions_dataset(found: Sequence[Transition], features: int) -> xr.Dataset:
