@@ -58,6 +58,7 @@ def solve_free(
         work["rounds"] += 1
         merge = _MERGE[min(attempt, len(_MERGE) - 1)] * reach
         mixture, fall = _relax(data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work)
+        mixture = merge_coincident(mixture, merge)
         soft = np.empty((0, data.rows.shape[1]))
         if attempt or fall > 1e-7 * tolerance:
             mixture, soft = _polish(data, mixture, temperature, merge, 0.1 * tolerance, work)
@@ -211,7 +212,6 @@ def _polish(
     Returns:
         The mixture, and points beside the values with the softest curvature.
     """
-    mixture = merge_coincident(mixture, merge)
     system: NewtonSystem | None = None
     before = np.inf
     for _ in range(_MAX_NEWTON):
