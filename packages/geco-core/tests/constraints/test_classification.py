@@ -135,7 +135,9 @@ def test_bad_labels_are_named():
 
 
 @pytest.mark.parametrize(
-    "classifier", [lambda g: g[:, :1], lambda g: g[:, 0], lambda g: (g, g)], ids=str
+    "classifier",
+    [lambda g: g[:, :1], lambda g: g[:, 0], lambda g: (g, g)],
+    ids=["one class", "no classes", "two outputs"],
 )
 def test_classifiers_without_classes_are_named(classifier):
     x = scores()
