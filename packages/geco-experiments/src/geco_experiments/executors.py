@@ -9,13 +9,14 @@ import importlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from geco_experiments.errors import RunError
-from geco_experiments.tasks import Outcome, Task, perform
+from geco_experiments.tasks import Outcome, Task, leave_with_parent, perform
 
 __all__ = ["dask", "local", "serial"]
 
@@ -63,7 +64,7 @@ def _pool(waiting: list[Task], workers: int, work: Work) -> Any:
     context = multiprocessing.get_context("spawn")
     flying: dict[Future[Outcome], Task] = {}
     with (
-        ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts) as pool,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool,
         _winding_down(waiting),
     ):
         while waiting or flying:
@@ -89,9 +90,10 @@ def _pool(waiting: list[Task], workers: int, work: Work) -> Any:
     return []
 
 
-def _ignore_interrupts() -> None:
+def _start_worker() -> None:
     # Ctrl-C reaches every process of the terminal; workers are told by the stop file instead
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
 @contextlib.contextmanager

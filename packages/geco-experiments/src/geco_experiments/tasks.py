@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import multiprocessing
 import os
+import threading
 import time
 import traceback
 from dataclasses import dataclass, replace
@@ -90,6 +92,10 @@ class Task:
         return Outcome(self.name, None, reason, "WorkerLost", self.log, self.config.training.steps)
 
 
+#: set while this process makes a run
+working = threading.Event()
+
+
 class FileMeter(NoMeter):
     """Leaves the number of steps done in a small file, for the process that shows progress."""
 
@@ -118,7 +124,11 @@ class FileMeter(NoMeter):
 
 
 class StopFile:
-    """Says whether a file exists, looking at most twice a second."""
+    """Says whether to stop: a file exists, or the process that asked for the work is gone.
+
+    Looks at most twice a second. Without the second reason the workers of a sweep that was killed
+    would go on training, each holding its run's folder.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -126,14 +136,41 @@ class StopFile:
 
     def __call__(self) -> bool:
         now = time.monotonic()
-        if self.path is None or now < self._next:
+        if now < self._next:
             return False
         self._next = now + 0.5
-        return self.path.exists()
+        return is_orphan() or (self.path is not None and self.path.exists())
+
+
+def is_orphan() -> bool:
+    """Whether the process that started this one is gone."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 def perform(task: Task) -> Outcome:
     """Make one run, or find it finished; whatever goes wrong is told in the outcome."""
+    working.set()
+    try:
+        return _perform(task)
+    finally:
+        working.clear()
+
+
+def leave_with_parent() -> None:
+    """End this process once its parent is gone and the run under way has been stopped.
+
+    A worker of a pool otherwise waits for ever for work from a parent that was killed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        while working.is_set():
+            time.sleep(0.1)
+        os._exit(1)
+
+
+def _perform(task: Task) -> Outcome:
     config, steps = task.config, task.config.training.steps
     if task.threads is not None:
         execution = replace(config.execution, threads=task.threads)
