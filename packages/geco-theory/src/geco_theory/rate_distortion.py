@@ -65,7 +65,7 @@ def rate_distortion_curve(
     # above the top transition the error no longer changes: keep the coldest of equal ones
     knots, first = np.unique(np.maximum.accumulate(distortion), return_index=True)
     heat, cost = temperatures[first], rate[first]
-    inside = (allowed >= knots[0]) & (allowed < knots[-1])
+    inside = (allowed >= knots[0] * (1.0 - 1e-12)) & (allowed < knots[-1])
     # only a path that ends in the one-value solution knows the error above which all is idle
     idle = (allowed >= knots[-1] * (1.0 - 1e-12)) & (cost[-1] <= 1e-9)
     found = np.full(wanted.size, np.nan)
