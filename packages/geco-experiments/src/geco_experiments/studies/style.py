@@ -77,7 +77,8 @@ def place_legend(axes: Axes, **options: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         unique = dict(zip(labels, handles, strict=True))
-        axes.legend(list(unique.values()), list(unique), **options)
+        look = {"frameon": False, "fontsize": 8.5, **options}
+        axes.legend(list(unique.values()), list(unique), **look)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from geco_experiments.config import ModelName, RunConfig
 from geco_experiments.findings import Claim, Table, Verdict
@@ -93,8 +94,12 @@ class TargetStudy(Study):
         error.set(title="Reconstruction", xlabel="step", ylabel="RMS error per pixel")
         kl.set(title="Compression", xlabel="step", ylabel="KL (nats)")
         beta.set(title="Equivalent beta", xlabel="step", ylabel="β at unit variance")
-        beta.set_yscale("log")
-        place_legend(kl, loc="best")
+        for axes in (error, beta):
+            axes.set_yscale("log")
+        error.yaxis.set_major_formatter(ScalarFormatter())
+        error.yaxis.set_minor_formatter(NullFormatter())
+        error.set_yticks([0.1, 0.2, 0.5])
+        place_legend(error, loc="upper right")
         return [
             Drawing(
                 "curves",
