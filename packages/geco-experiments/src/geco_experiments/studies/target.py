@@ -161,7 +161,7 @@ class TargetStudy(Study):
 
 
 def smooth(values: np.ndarray, share: float = 0.01) -> np.ndarray:
-    """A centred moving mean over a share of the curve; the ends use what there is."""
+    """A centred moving mean over a share of the curve; ends and gaps use what there is."""
     width = max(1, int(share * len(values)))
     if width == 1:
         return values
@@ -169,8 +169,7 @@ def smooth(values: np.ndarray, share: float = 0.01) -> np.ndarray:
     known = np.isfinite(values)
     total = np.convolve(np.where(known, values, 0.0), kernel, mode="same")
     count = np.convolve(known.astype(float), kernel, mode="same")
-    with np.errstate(invalid="ignore"):
-        return np.where(known, total / np.maximum(count, 1), np.nan)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _cases(data: xr.Dataset) -> list[tuple[str, float]]:
