@@ -48,6 +48,8 @@ def solve_equal(
     """
     work: Counter[str] = Counter()
     mixture, converged = _relax(data, start, temperature, tolerance, work)
+    # plain steps know nothing of stability: only tiles on their own are solved by them
+    converged = converged and mixture.size == int(data.counts.sum())
     merge = max(_MERGE, _EAGER * float(np.sqrt(temperature))) if eager else _MERGE
     for _ in range(0 if converged else _MAX_ROUNDS):
         mixture, part, error = _descend(data, mixture, temperature, merge, tolerance, work)

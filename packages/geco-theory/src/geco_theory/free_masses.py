@@ -111,7 +111,8 @@ def _solve_large(
     work: Counter[str] = Counter()
     mixture = start.normalised()
     reach = np.sqrt(temperature)
-    chosen = np.random.default_rng(0).choice(len(data.rows), _SAMPLE, replace=False)
+    number = min(_SAMPLE, len(data.rows))
+    chosen = np.random.default_rng(0).choice(len(data.rows), number, replace=False)
     starts = data.rows[np.sort(chosen)]
     for attempt in range(_LARGE_ROUNDS):
         work["rounds"] += 1

@@ -267,9 +267,7 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             if left <= 0 or low.mixture.size > _RESOLVED:
                 break
             if high.temperature > limit.temperature > low.temperature:
-                below = limit.temperature * (1.0 - 1e-6)
-                if below > low.temperature:
-                    high = self._solver.solve(below, self._solver.one_value())
+                high = self._below_top(limit, low)
             elif high.mixture.size == 1:
                 continue
             births = locate_births(
@@ -283,6 +281,17 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             located += len(births)
             self._found.extend(birth_transition(self._data, birth) for birth in births)
             self._report("transitions", located, located + left, low)
+
+    def _below_top(self, limit: OneValueLimit, low: Solution) -> Solution:
+        """A solution just below the top transition, with more than one value."""
+        for step in (1e-6, 1e-4, 1e-3, 1e-2):
+            temperature = limit.temperature * (1.0 - step)
+            if temperature <= low.temperature:
+                break
+            solution = self._solver.solve(temperature, self._solver.one_value())
+            if solution.mixture.size > 1:
+                return solution
+        return low
 
     def _locate_merges(self) -> None:
         """Merges on heating, from the top."""

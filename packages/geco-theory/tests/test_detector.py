@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from geco_theory.detector import detect, second_derivative, share_found
+
+
+def test_the_second_derivative_of_a_parabola_on_any_grid() -> None:
+    t = np.sort(np.random.default_rng(0).uniform(1, 5, 20))
+    found = second_derivative(t, 3 * t**2 - t)
+    np.testing.assert_allclose(found[1:-1], 6.0, rtol=1e-6)
+    assert np.isnan(found[[0, -1]]).all()
+    assert np.isnan(second_derivative(t[:2], t[:2])).all()
+
+
+def test_kinks_are_detected_highest_first() -> None:
+    t = np.linspace(0, 10, 101)
+    error = t - 3 * np.maximum(t - 2, 0) * 0.1 - np.maximum(t - 5, 0) * 0.5 - 0.1 * np.abs(t - 8)
+    found = detect(t, error)
+    np.testing.assert_allclose(found, [5.0, 2.0, 8.0], atol=0.051)
+    assert len(detect(t, error, number=1)) == 1
+    assert len(detect(t[:2], error[:2])) == 0
+
+
+def test_the_share_counts_transitions_within_one_step() -> None:
+    grid = np.geomspace(1, 16, 5)
+    assert share_found(np.array([2.0]), np.array([2.1, 5.0]), grid) == 0.5
+    assert share_found(np.array([]), np.array([2.1]), grid) == 0.0
+    assert np.isnan(share_found(np.array([2.0]), np.array([]), grid))
+    assert share_found(grid, grid, grid) == pytest.approx(1.0)
