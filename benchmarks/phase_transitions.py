@@ -1,0 +1,325 @@
+"""PhaseTransitions against plain iterations and scikit-learn's clusterings, in one run.
+
+Every time is CPU time of this process with one thread of linear algebra, and every claim is a
+ratio within one part. Parts (`--part NAME`, repeatable; by default all but mnist and free-1797):
+
+    iteration   one blocked pass over its floor: two matrix products and n K exponentials
+    free-600    free masses, 60 temperatures, against plain Blahut-Arimoto; certificates checked
+    free-1797   the same on all digits (minutes; Blahut-Arimoto at every fifth temperature)
+    directions  heating, cooling and cold starts: spread of F
+    equal-600   equal masses against the plain iteration at equal accuracy (minutes)
+    clusterings time and labels against SpectralClustering and MeanShift
+    growth      seconds against n and d
+    mnist       60,000 images in 50 principal components, cooling to 500 values (GECO_DATA_HOME)
+"""
+
+import argparse
+import gzip
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.cluster import MeanShift, SpectralClustering, estimate_bandwidth
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
+
+from geco_theory import PhaseTransitions
+from geco_theory.equal_masses import solve_equal
+from geco_theory.free_masses import solve_free
+from geco_theory.kernels import moments
+from geco_theory.mixtures import Mixture, merge_coincident
+from geco_theory.solutions import Solution
+from geco_theory.standard_data import StandardData
+
+DEFAULT = ("iteration", "free-600", "directions", "equal-600", "clusterings", "growth")
+HEAVY = ("free-1797", "mnist")
+
+
+def digits(n: int) -> StandardData:
+    return StandardData.from_samples(load_digits().data[:n] / 16)
+
+
+def grid(data: StandardData, number: int = 60) -> np.ndarray:
+    """Log-spaced from 0.02 to 1.3 lambda_max, in standard units."""
+    unit = data.temperature_unit
+    return np.geomspace(0.02, 1.3 * data.variances[0] * unit, number) / unit
+
+
+def from_data(data: StandardData) -> Mixture:
+    return Mixture(data.rows.copy(), data.weights.copy())
+
+
+def from_one(data: StandardData) -> Mixture:
+    return Mixture(np.zeros((1, data.rows.shape[1])), np.ones(1))
+
+
+def plain_log_supremum(data: StandardData, solution: Solution) -> float:
+    """The certificate ln S by plain ascent from every data point, from D9 alone."""
+    x, t = data.rows, solution.temperature
+    values, masses = solution.mixture.values, solution.mixture.masses
+
+    def pairs(points: np.ndarray) -> np.ndarray:
+        gaps = np.square(x).sum(axis=1)[:, None] + np.square(points).sum(axis=1)
+        return -(gaps - 2 * x @ points.T) / (2 * t)
+
+    log_w = np.log(data.weights)[:, None] - logsumexp(
+        pairs(values) + np.log(masses), axis=1, keepdims=True
+    )
+    going, height, best = x.copy(), np.full(len(x), -np.inf), -np.inf
+    for _ in range(3000):
+        terms = pairs(going) + log_w
+        new = logsumexp(terms, axis=0)
+        best = max(best, float(new.max()))
+        rising = new - height > 1e-12
+        if not rising.any():
+            break
+        going = (np.exp(terms - new).T @ x)[rising]
+        height = new[rising]
+    return best
+
+
+def timed(work: Callable[[], object], repeats: int = 7) -> float:
+    best = np.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def iteration() -> None:
+    print("one pass: time / floor (two products + n K exponentials)")
+    for n, d in ((1797, 64), (600, 58), (5000, 50)):
+        rng = np.random.default_rng(0)
+        data = StandardData.from_samples(rng.normal(size=(n, d)))
+        mixture = from_data(data)
+        x, pairs = data.rows, np.empty((n, n))
+        exponents = -np.abs(rng.normal(size=(n, n))) * 10
+        buffer = np.empty_like(exponents)
+
+        def floor(
+            x: np.ndarray = x,
+            pairs: np.ndarray = pairs,
+            exponents: np.ndarray = exponents,
+            buffer: np.ndarray = buffer,
+        ) -> None:
+            np.dot(x, x.T, out=pairs)
+            np.exp(exponents, out=buffer)
+            np.dot(pairs.T, x)
+
+        ratios, times = [], []
+        for _ in range(5):  # interleaved, so that a busy machine slows both alike
+            bottom = timed(floor, 3)
+            ours = timed(lambda d=data, m=mixture: moments(d, m, 0.05), 3)
+            ratios.append(ours / bottom)
+            times.append(ours)
+        print(f"  n=K={n} d={d}: {min(times) * 1e3:.1f} ms, ratio {np.median(ratios):.2f}")
+
+
+def sweep(data: StandardData, tolerance: float) -> tuple[list[Solution], float]:
+    start, solutions, mixture = time.process_time(), [], from_data(data)
+    for temperature in grid(data):
+        solutions.append(solve_free(data, float(temperature), mixture, tolerance=tolerance))
+        mixture = solutions[-1].mixture
+    return solutions, time.process_time() - start
+
+
+def blahut_arimoto(
+    data: StandardData, solutions: list[Solution], every: int
+) -> tuple[float, int, int, list[float]]:
+    """Plain steps, heating, until F is within 1e-6 T of the optimum, at most 1,500 a temperature.
+
+    It is told the optimum; it could not know it. The first temperatures of each stretch of `every`
+    are passed through as well, so that warm starts are those of the whole sweep.
+    """
+    mixture, spent, missed, passes, suprema = from_data(data), 0.0, 0, 0, []
+    for index, solution in enumerate(solutions):
+        t = solution.temperature
+        if index % every:
+            continue
+        start = time.process_time()
+        for step in range(1500):
+            state = moments(data, mixture, t)
+            passes += 1
+            if state.free_energy - solution.free_energy < 1e-6 * t:
+                break
+            mixture = Mixture(state.means, np.maximum(state.mass, 1e-300))
+            if step % 10 == 9:
+                mixture = merge_coincident(mixture, 1e-4 * np.sqrt(t))
+        else:
+            missed += 1
+        spent += time.process_time() - start
+        if index % (5 * every) == 0:
+            reached = Solution(t, mixture.normalised(), 0, 0, 0, 0, False)
+            suprema.append(plain_log_supremum(data, reached))
+    return spent, missed, passes, suprema
+
+
+def free(n: int, every: int) -> None:
+    data = digits(n)
+    print(f"free masses, digits n={n}, 60 temperatures")
+    for tolerance in (1e-6, 1e-9):
+        solutions, seconds = sweep(data, tolerance)
+        largest = max(s.certificate for s in solutions)
+        print(
+            f"  ours to ln S <= {tolerance:.0e}: {seconds:.1f} s, largest ln S {largest:.1e}, "
+            f"all converged: {all(s.converged for s in solutions)}"
+        )
+        if tolerance == 1e-6:
+            checked = [plain_log_supremum(data, s) for s in solutions[:: 1 if n < 1000 else 6]]
+            print(f"    by plain ascent from all data points: largest {max(checked):.1e}")
+            ours = seconds
+    spent, missed, passes, suprema = blahut_arimoto(data, solutions, every)
+    share = "" if every == 1 else f" at every {every}th temperature"
+    print(
+        f"  Blahut-Arimoto to F within 1e-6 T{share}: {spent:.1f} s, {passes} passes, "
+        f"not reached at {missed}; ln S there {min(suprema):.0e} to {max(suprema):.0e}"
+    )
+    if every == 1:
+        print(f"  ratio of times, theirs / ours at 1e-6: {spent / ours:.2f}")
+
+
+def directions() -> None:
+    data = digits(600)
+    print("free masses, digits n=600: spread of F over heating, cooling and cold starts")
+    worst, counts = 0.0, 0
+    for t in grid(data, 12):
+        starts = [from_data(data), from_one(data)]
+        for factor, begin in ((0.85, from_data(data)), (1.15, from_one(data))):
+            starts.append(solve_free(data, float(t * factor), begin).mixture)
+        found = [solve_free(data, float(t), start) for start in starts]
+        worst = max(worst, float(np.ptp([f.free_energy for f in found])))
+        counts += len({f.mixture.size for f in found}) > 1
+    print(f"  largest spread {worst * data.temperature_unit:.1e}; K differs at {counts} of 12")
+
+
+def equal(n: int) -> None:
+    data = digits(n)
+    unit = data.temperature_unit
+    print(f"equal masses, digits n={n}, 60 temperatures, heating")
+    start, solutions, mixture = time.process_time(), [], from_data(data)
+    for temperature in grid(data):
+        solutions.append(solve_equal(data, float(temperature), mixture))
+        mixture = solutions[-1].mixture
+    ours = time.process_time() - start
+    print(f"  ours: {ours:.1f} s, converged at {sum(s.converged for s in solutions)}", flush=True)
+    start, mixture, passes, gaps = time.process_time(), from_data(data), 0, []
+    for solution in solutions:
+        for _ in range(20_000):
+            state = moments(data, mixture, solution.temperature)
+            passes += 1
+            step = np.abs(state.means - mixture.values).max()
+            mixture = Mixture(state.means, mixture.masses)
+            if step < 1e-6:
+                break
+        plain = moments(data, mixture, solution.temperature).free_energy
+        gaps.append((solution.free_energy - plain) * unit)
+    theirs = time.process_time() - start
+    above = [g for g in gaps if g > 1e-9]
+    print(f"  plain iteration: {theirs:.1f} s, {passes} passes; ratio {theirs / ours:.1f}")
+    print(
+        f"  F above the plain one (by more than 1e-9) at {len(above)} temperatures, "
+        f"at most by {max(above, default=0.0):.1e}; below it by at most {-min(gaps):.1e}"
+    )
+
+
+def clusterings() -> None:
+    print("clusterings: seconds and adjusted Rand index")
+    for name, (X, y) in {
+        "blobs": make_blobs(300, centers=4, random_state=0),
+        "digits 600": (load_digits().data[:600] / 16, load_digits().target[:600]),
+    }.items():
+        start = time.process_time()
+        ours = PhaseTransitions(n_transitions=0, tolerance=1e-6).fit(X)
+        seconds = time.process_time() - start
+        best = max(
+            adjusted_rand_score(y, ours.predict(X, temperature=float(t)))
+            for t in ours.path_["temperature"].values
+        )
+        print(f"  {name}: 40 certified temperatures {seconds:.1f} s, best {best:.2f}")
+        start = time.process_time()
+        shift = MeanShift(bandwidth=estimate_bandwidth(X)).fit_predict(X)
+        seconds = time.process_time() - start
+        print(f"    MeanShift, once: {seconds:.1f} s, {adjusted_rand_score(y, shift):.2f}")
+        start, scores = time.process_time(), []
+        for t in ours.path_["temperature"].values[::8]:
+            spectral = SpectralClustering(len(set(y)), gamma=1 / (2 * t), random_state=0)
+            try:
+                scores.append(adjusted_rand_score(y, spectral.fit_predict(X)))
+            except (ValueError, np.linalg.LinAlgError):  # its affinity is not finite
+                scores.append(0.0)
+        seconds = (time.process_time() - start) * 8
+        print(f"    SpectralClustering, 40 widths: {seconds:.1f} s, best {max(scores):.2f}")
+
+
+def growth() -> None:
+    print("growth: 20 temperatures, free masses, ln S <= 1e-6, Gaussian data; seconds")
+    rng = np.random.default_rng(0)
+    for n, d in ((250, 20), (500, 20), (1000, 20), (500, 5), (500, 80), (200, 2000)):
+        X = rng.normal(size=(n, d)) * np.geomspace(1, 0.1, d)
+        start = time.process_time()
+        found = PhaseTransitions(temperatures=20, n_transitions=0, tolerance=1e-6).fit(X)
+        seconds = time.process_time() - start
+        solved = int(found.path_["converged"].sum())
+        print(f"  n={n} d={d}: {seconds:.1f} s, certified at {solved} of 20", flush=True)
+
+
+def mnist() -> None:
+    home = os.environ.get("GECO_DATA_HOME")
+    paths = sorted(Path(home or ".").rglob("*train-images*3-ubyte*")) if home else []
+    paths = [path for path in paths if "fashion" not in str(path).lower()]
+    if not paths:
+        print("mnist: no training images under GECO_DATA_HOME; skipped")
+        return
+    opened = gzip.open if paths[0].suffix == ".gz" else open
+    with opened(paths[0], "rb") as stream:
+        images = np.frombuffer(stream.read(), np.uint8, offset=16).reshape(-1, 784) / 255.0
+    images -= images.mean(axis=0)
+    axes = np.linalg.eigh(images.T @ images)[1][:, ::-1][:, :50]
+    X = images @ axes
+    del images
+    start = time.perf_counter()
+
+    def progress(state: dict[str, object]) -> None:
+        print(f"    {time.perf_counter() - start:.0f} s {state}", flush=True)
+
+    found = PhaseTransitions(
+        temperatures=40, max_clusters=500, n_transitions=0, tolerance=1e-4, progress=progress
+    ).fit(X)
+    seconds = time.perf_counter() - start
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    counts = found.path_["n_clusters"].values
+    print(f"mnist, n={len(X)}, 50 components: {counts.min()} to {counts.max()} values")
+    print(f"  {seconds:.0f} s, {memory:.1f} GiB, top transition {found.critical_temperatures_[0]}")
+    print(found.path_.to_dataframe().to_string())
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "iteration": iteration,
+    "free-600": lambda: free(600, 1),
+    "free-1797": lambda: free(1797, 5),
+    "directions": directions,
+    "equal-600": lambda: equal(600),
+    "clusterings": clusterings,
+    "growth": growth,
+    "mnist": mnist,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--part", action="append", choices=[*DEFAULT, *HEAVY])
+    with threadpool_limits(1):
+        for part in parser.parse_args().part or DEFAULT:
+            PARTS[part]()
+
+
+if __name__ == "__main__":
+    main()
