@@ -84,9 +84,7 @@ def wheels(session: nox.Session, package: str) -> None:
     built = []
     for name in names:
         out = dist / name
-        session.run(
-            "python", "-m", "build", "--outdir", str(out), f"packages/{name}", silent=True
-        )
+        session.run("python", "-m", "build", "--outdir", str(out), f"packages/{name}", silent=True)
         built.append(str(max(out.glob("*.whl"), key=lambda path: path.stat().st_mtime)))
     session.install("-c", "constraints.txt", "--force-reinstall", "--no-deps", *built)
     session.install("-c", "constraints.txt", *built, *group(package))
@@ -134,6 +132,12 @@ def docs(session: nox.Session) -> None:
     """Build the documentation as HTML under docs/_build."""
     install(session, "sphinx", "myst-parser", "furo", editable=PACKAGES)
     session.run(
-        "sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html",
+        "sphinx-build",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        "docs",
+        "docs/_build/html",
         *session.posargs,
     )
