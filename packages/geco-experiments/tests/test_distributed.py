@@ -65,7 +65,7 @@ DRAW = {"model.name": "conv-draw", "model.latents": 2, "model.width": 8, "model.
     "changes",
     [
         {"objective.kappa": 0.5},
-        {"objective.update": "paper"},
+        pytest.param({"objective.update": "paper"}, marks=pytest.mark.slow),
         {"objective.name": "elbo", **DRAW},
     ],
     ids=["robust", "paper", "elbo-conv-draw"],

@@ -24,6 +24,8 @@ TICK = 0.5
 """Seconds between two looks at the progress."""
 DEATHS = 3
 """How often a run may take its worker process down before it is given up."""
+CONNECT = 10
+"""Seconds to wait for a Dask scheduler to answer."""
 Work = Callable[[Task], Outcome]
 
 
@@ -143,7 +145,7 @@ def dask(
         tasks = [task.with_threads(threads) for task in tasks]
     try:
         try:
-            client = distributed.Client(cluster or scheduler, timeout=10)
+            client = distributed.Client(cluster or scheduler, timeout=CONNECT)
         except (OSError, TimeoutError, ValueError) as error:
             raise RunError(f"no Dask scheduler answers at {scheduler}: {error}") from error
         with client, _winding_down(tasks, lambda: distributed.wait(list(flying), timeout=120)):
