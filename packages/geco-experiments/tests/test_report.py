@@ -35,7 +35,8 @@ def folder(tmp_path):
     run = tmp_path / "runs" / "digits-geco"
     run.mkdir(parents=True)
     xr.Dataset(
-        {"train_rms": 0.1003, "test_rms": 0.104},
+        {"final_rms_error": ("split", [0.1003, 0.104]), "final_kl": ("split", [9.0, 9.5])},
+        coords={"split": ["train", "test"]},
         attrs={"config": json.dumps({"seed": 3}), "created": "2026-01-01"},
     ).to_netcdf(run / "run.nc", engine="h5netcdf")
     return tmp_path

@@ -90,15 +90,19 @@ def test_plain_blahut_arimoto_never_finds_less(seed: int, power: float, d: int) 
     np.testing.assert_allclose(state.mass, found.mixture.masses, rtol=1e-6, atol=1e-12)
 
 
-def test_without_memory_for_newton_the_optimum_is_the_same(standard_digits: StandardData) -> None:
+def test_without_memory_for_newton_the_certificate_says_the_gap(
+    standard_digits: StandardData,
+) -> None:
     data = standard_digits
     assert fits(data, 150, 1024)
     assert not fits(data, 150, 0.1)
     for temperature in (0.02, 0.1, 0.3):
         exact = solve_free(data, temperature, from_data(data))
         lean = solve_free(data, temperature, from_one(data), memory=0.1)
-        assert lean.free_energy == pytest.approx(exact.free_energy, rel=1e-5)
+        # without Newton steps it ends less exactly, but never worse than it says (D9)
         assert lean.certificate < 1e-2
+        gap = lean.free_energy - exact.free_energy
+        assert -1e-9 <= gap <= temperature * lean.certificate
 
 
 @pytest.mark.slow

@@ -107,9 +107,13 @@ def _run_row(path: Path) -> dict[str, str]:
         with xr.open_dataset(path, engine="h5netcdf") as run:
             attributes: dict[str, Any] = dict(run.attrs)
             numbers = {
-                name: float(run[name])
-                for name in ("train_rms", "test_rms", "train_kl")
-                if name in run and run[name].ndim == 0
+                label: float(run[name].sel(split=split))
+                for label, name, split in (
+                    ("train_rms", "final_rms_error", "train"),
+                    ("test_rms", "final_rms_error", "test"),
+                    ("train_kl", "final_kl", "train"),
+                )
+                if name in run
             }
     except (OSError, ValueError) as error:
         msg = f"{path} cannot be read as a run ({error}): move it away and run it again"
