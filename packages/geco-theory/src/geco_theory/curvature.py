@@ -65,7 +65,8 @@ class Curvature:
         """(I - C_a/T)^-1 times one vector per value, (k, r)."""
         s = self.inverses.shape[1]
         out = vectors.copy()
-        out[:, :s] = np.matmul(self.inverses, vectors[:, :s, None])[:, :, 0]
+        single = vectors[:, :s, None].astype(np.float32)
+        out[:, :s] = np.matmul(self.inverses, single)[:, :, 0]
         return out
 
     def solve(self, right: Array) -> Array:
@@ -185,12 +186,16 @@ class _Builder:
         else:
             inverses = self._invert(self._matrices(gaps), group)
         self.inverses[group] = inverses
-        matters = posterior > _LEAST_POSTERIOR
-        for index, inverse in enumerate(inverses):
-            chosen = matters[index]
-            at = support[index, chosen]
-            part = gaps[index, chosen] * np.sqrt(posterior[index, chosen])[:, None]
-            self.system[at[:, None], at] += (part @ inverse) @ part.T
+        # heaviest posterior first: the leading columns are those that matter to M
+        order = np.argsort(-posterior, axis=1)
+        counts = np.count_nonzero(posterior > _LEAST_POSTERIOR, axis=1)
+        order = order[:, : max(int(counts.max()), 1)]
+        leading = np.take_along_axis(gaps, order[:, :, None], axis=1)
+        leading *= np.sqrt(np.take_along_axis(posterior, order, axis=1))[:, :, None]
+        support = np.take_along_axis(support, order, axis=1)
+        blocks = (leading @ inverses) @ _t(leading)
+        for at, block, count in zip(support, blocks, counts, strict=True):
+            self.system[at[:count, None], at[:count]] += block[:count, :count]
 
     def _add_dense(self, group: NDArray[np.intp]) -> None:
         """Values that most rows matter to: all rows, and one product for the whole group."""
@@ -216,17 +221,17 @@ class _Builder:
         """Inverses of symmetric matrices, eigenvalues first raised to the least value."""
         size = matrices.shape[-1]
         out = np.empty_like(matrices)
-        lift = self.least * np.eye(size, dtype=np.float32)
+        # eigenvalues are at most 1, so this bounds the largest one of the inverse
+        bound = size - 1 + 1.0 / self.least
         upper = np.triu_indices(size, 1)
         for index, matrix in enumerate(matrices):
-            _, failed = linalg.lapack.spotrf(matrix - lift, lower=1, overwrite_a=1)
-            if not failed:
-                factor, failed = linalg.lapack.spotrf(matrix, lower=1)
+            factor, failed = linalg.lapack.spotrf(matrix, lower=1)
             if not failed:
                 inverse, _ = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
-                inverse[upper] = inverse.T[upper]
-                out[index] = inverse
-                continue
+                if inverse.trace() < bound:
+                    inverse[upper] = inverse.T[upper]
+                    out[index] = inverse
+                    continue
             values, vectors = np.linalg.eigh(matrix.astype(np.float64))
             raised = np.maximum(np.abs(values), self.least)
             if group is not None:

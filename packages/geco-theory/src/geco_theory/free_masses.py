@@ -25,7 +25,7 @@ _LARGE_ROUNDS = 4
 _LARGE_CYCLES = 12
 _MAX_NEWTON = 40
 _SETTLED = 1e-18  # fall of f that is only rounding
-_PLAIN_STEPS = 2
+_PLAIN_STEPS = 4
 _GENTLE = 0.1  # far from the optimum no mass falls by more than this factor at once
 
 
@@ -248,7 +248,7 @@ def _polish(
             system, before = None, np.inf
             continue
         merged = merge_coincident(trial, merge)
-        stale = fall > 0.02 * before or length < 1.0 or not np.isfinite(before)
+        stale = fall > 0.3 * before or length < 1.0 or not np.isfinite(before)
         mixture = merged.normalised()
         before = fall
         system = None if stale or merged.size != trial.size else system.select(alive)

@@ -47,9 +47,24 @@ class Mixture:
         return self.select(np.lexsort(keys))
 
 
+def _any_nearer(values: Array, distance: float) -> bool:
+    """Whether two values may be closer than `distance` (never wrong when it says no)."""
+    if len(values) < 2:
+        return False
+    squares = np.einsum("ij,ij->i", values, values)
+    gaps = values @ (-2.0 * values.T)
+    gaps += squares
+    gaps += squares[:, None]
+    np.fill_diagonal(gaps, np.inf)
+    rounding = 1e-13 * float(squares.max())
+    return bool(gaps.min() < distance**2 + rounding)
+
+
 def merge_coincident(mixture: Mixture, distance: float) -> Mixture:
     """Values closer than `distance` to a heavier one become one value at their mean."""
     values, masses = mixture.values, mixture.masses
+    if not _any_nearer(values, distance):
+        return mixture
     order = np.argsort(-masses, kind="stable")
     squares = np.einsum("ij,ij->i", values, values)
     group = np.full(len(masses), -1)
