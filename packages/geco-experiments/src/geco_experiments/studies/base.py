@@ -151,7 +151,8 @@ def finish_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = study.measure(runs, profile, data_home=data_home)
-    data.attrs.setdefault("title", study.title)
+    # A study that hands on a run's own dataset hands on its title too; the study's is the one wanted.
+    data.attrs["title"] = study.title
     data.attrs.setdefault("source", study.source)
     save(data, folder / "data.nc")
     figures = []
