@@ -28,14 +28,16 @@ def objectives(update: str) -> GECO:
     return GECO(constraints, update=UPDATES[update]())
 
 
-def train(objective: GECO, batches: Iterable[Sequence[Tensor]]) -> Tensor:
-    """Some ascents, each from several micro-batches; the table at the end."""
+def train(objective: GECO, batches: Iterable[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Some ascents, each from several micro-batches: the table at the end, the gradients."""
+    gradients = []
     for parts in batches:
         weight = torch.tensor(0.3, requires_grad=True)
         for part in parts:
             objective(weight * part.square().sum(1), part, weight * part).backward()
         objective.step()
-    return objective.multipliers.table
+        gradients.append(weight.grad)
+    return objective.multipliers.table, torch.stack(gradients)
 
 
 def work(rank: int, port: str, results: str) -> None:
@@ -46,13 +48,15 @@ def work(rank: int, port: str, results: str) -> None:
     shares = [x.split(SIZES)[rank] for x in data()]
     out = {}
     for name in UPDATES:
-        out[name] = train(objectives(name), [[share] for share in shares])
+        batches = [[share] for share in shares]
+        out[name], out[f"{name}-gradients"] = train(objectives(name), batches)
         # accumulation on every rank as well: one ascent from all
-        out[f"{name}-parts"] = train(objectives(name), [share.split(1) for share in shares])
+        parts = [share.split(SIZES[rank] // 3) for share in shares]
+        out[f"{name}-parts"], _ = train(objectives(name), parts)
         bad = [share.clone() for share in shares]
         if rank == 1:
             bad[2][0] = torch.nan
-        out[f"{name}-nan"] = train(objectives(name), [[share] for share in bad])
+        out[f"{name}-nan"], _ = train(objectives(name), [[share] for share in bad])
     torch.save(out, f"{results}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -100,6 +100,30 @@ def test_batch_keywords_reach_the_constraints():
         objective(torch.rand(5), x, reconstruction, weight=2.0)
 
 
+def test_a_misspelt_keyword_is_refused():
+    x = torch.randn(5, 4)
+    reconstruction = torch.randn(5, 4, requires_grad=True)
+    mask = torch.ones(5, 4, dtype=torch.bool)
+    objective = GECO(ReconstructionError(0.1))
+    with pytest.raises(TypeError, match=r"`masks`, which is nearly `mask`.*`weights`"):
+        objective(torch.rand(5), x, reconstruction, masks=mask)
+    # what resembles nothing is another objective's business
+    objective(torch.rand(5), x, reconstruction, mask=mask, labels=None)
+
+
+def test_a_function_that_takes_everything_may_take_any_keyword():
+    seen = {}
+
+    def user(x, reconstruction, **batch):
+        seen.update(batch)
+        return (reconstruction - x).mean(1)
+
+    objective = GECO({"re": ReconstructionError(0.1), "own": user})
+    x, reconstruction = torch.randn(5, 4), torch.randn(5, 4, requires_grad=True)
+    objective(torch.rand(5), x, reconstruction, masks=3)
+    assert seen == {"masks": 3}
+
+
 def test_accumulation_is_one_ascent_from_the_mean_over_examples(feed):
     """Micro-batches of 6 and 2 examples, against one batch of 8."""
     whole, parts = GECO(bare, update=PaperUpdate(0.1)), GECO(bare, update=PaperUpdate(0.1))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from geco_core.reduction import mean_over_examples
+from geco_core.reduction import mean_over_micro_batches
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
 NAMES = ("robust", "paper")
@@ -31,10 +31,16 @@ def ranks(tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_ranks_agree_and_equal_the_joined_batch(ranks, name):
     worker = runpy.run_path(str(WORKER))
-    joined = worker["train"](worker["objectives"](name), [[x] for x in worker["data"]()])
+    joined, gradients = worker["train"](
+        worker["objectives"](name), [[x] for x in worker["data"]()]
+    )
     for key in (name, f"{name}-parts"):
         assert torch.equal(ranks[0][key], ranks[1][key])
         torch.testing.assert_close(ranks[0][key], joined, rtol=1e-5, atol=1e-5)
+    # the loss is weighed alike on all ranks, though each saw another violation
+    sizes = torch.tensor(worker["SIZES"])
+    shares = torch.stack([rank[f"{name}-gradients"] for rank in ranks])
+    torch.testing.assert_close((sizes / sizes.sum()) @ shares, gradients, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,5 +53,5 @@ def test_a_non_finite_rank_makes_all_skip(ranks, name):
 
 def test_one_process_needs_no_group():
     means = [torch.tensor([1.0, 10.0]), torch.tensor([4.0, 40.0])]
-    torch.testing.assert_close(mean_over_examples(means, [2, 1]), torch.tensor([2.0, 20.0]))
-    assert mean_over_examples(means[:1], [7]) is means[0]
+    torch.testing.assert_close(mean_over_micro_batches(means, [2, 1]), torch.tensor([2.0, 20.0]))
+    assert mean_over_micro_batches(means[:1], [7]) is means[0]

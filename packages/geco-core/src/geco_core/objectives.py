@@ -19,17 +19,27 @@ from torch import distributed as dist
 from geco_core.info import Info, Named
 from geco_core.multipliers import Multipliers
 from geco_core.naming import Constraints, named_constraints
-from geco_core.reduction import is_alone, mean_over_examples
+from geco_core.reduction import is_alone, mean_over_micro_batches, mean_over_ranks
 from geco_core.robust import RobustUpdate
 from geco_core.saturation import SaturationWatch
 from geco_core.updates import MultiplierUpdate
-from geco_core.violation import Constraint, at_least_float32, check_kl, check_violation
+from geco_core.violation import (
+    Constraint,
+    at_least_float32,
+    check_keywords,
+    check_kl,
+    check_violation,
+)
 
 __all__ = ["GECO"]
 
 
 class GECO(nn.Module):
     r"""Minimises the KL under constraints: no weight to tune, only tolerances.
+
+    With several ranks (`torch.distributed`) every loss in training mode sends one small message,
+    after which all ranks have seen the violation of the whole batch: they weigh their gradients
+    and move their multipliers alike, so each must call the objective the same number of times.
 
     Args:
         constraints: One constraint, or a mapping from names to constraints. A constraint is a
@@ -77,7 +87,9 @@ class GECO(nn.Module):
         # a tuple, because attributes that are modules are slow to look up
         self._multipliers = (self.multipliers,)
         # the violations of the micro-batches since the last ascent, and their examples
-        self._pending: list[tuple[list[float] | Tensor, int]] = []
+        self._pending: list[tuple[list[float] | Tensor, int | Tensor]] = []
+        # the sets of keywords that were found to be spelt well
+        self._spelt: set[frozenset[str]] = {frozenset()}
         self._last: tuple[Tensor, Tensor, list[float] | Tensor, torch.Size] | None = None
         self._watch = SaturationWatch()
 
@@ -94,12 +106,14 @@ class GECO(nn.Module):
             A scalar to be minimised. In training mode it is remembered for :meth:`step`.
 
         Raises:
-            TypeError: If `kl` is not a floating-point tensor.
+            TypeError: If `kl` is not a floating-point tensor, or a keyword is misspelt.
             ValueError: If a shape does not fit.
             RuntimeError: In training mode, if the loss or a constraint has no gradient.
         """
         multipliers, training = self._multipliers[0], self.training
         check_kl(kl, x, multipliers.table)
+        if batch and not torch.compiler.is_compiling():
+            self._check_spelling(frozenset(batch))
         kl_mean = at_least_float32(kl).mean()
         values, scales = [], []
         for name, constraint in self._named_modules():
@@ -115,11 +129,20 @@ class GECO(nn.Module):
                 )
             values.append(value)
             scales.append(constraint.scale if multipliers.update.relative else 1.0)
-        known = multipliers.on_host and type(values[0]) is Tensor
-        way = self._on_host if known else self._on_device
-        loss, seen = way(multipliers, kl_mean, values, scales)
+        count: int | Tensor = kl.shape[0]
+        shared = training and not is_alone(self.process_group)
+        seen: list[float] | Tensor
+        if multipliers.on_host and type(values[0]) is Tensor and not shared:
+            loss, seen = self._on_host(multipliers, kl_mean, values, scales)
+        else:
+            relative = self._relative(multipliers, values, scales)
+            seen = relative.detach()
+            if shared:
+                # before the weights: all ranks must weigh their gradients alike
+                seen, count = mean_over_ranks(seen, kl.shape[0], self.process_group)
+            loss = self._on_device(multipliers, kl_mean, relative, seen)
         if training:
-            self._pending.append((seen, kl.shape[0]))
+            self._pending.append((seen, count))
         self._last = (loss.detach(), kl_mean.detach(), seen, x.shape)
         return loss
 
@@ -137,23 +160,27 @@ class GECO(nn.Module):
         return loss, seen
 
     @staticmethod
-    def _on_device(
-        multipliers: Multipliers, kl: Tensor, values: list[Tensor], scales: list[float]
-    ) -> tuple[Tensor, Tensor]:
-        """The loss, and the violations for the ascent as a detached tensor in such units."""
+    def _relative(multipliers: Multipliers, values: list[Tensor], scales: list[float]) -> Tensor:
+        """The violations in the rule's units, :math:`(L,)`."""
+        if not multipliers.update.relative:
+            return torch.stack(values)
+        return torch.stack([value / scale for value, scale in zip(values, scales, strict=True)])
+
+    @staticmethod
+    def _on_device(multipliers: Multipliers, kl: Tensor, relative: Tensor, seen: Tensor) -> Tensor:
+        """The loss, weighted by what was seen of the violations on all ranks."""
         table, update = multipliers.table, multipliers.update
-        relative = torch.stack(
-            [value / scale for value, scale in zip(values, scales, strict=True)]
-            if update.relative
-            else values
-        )
-        seen = relative.detach()
+        own, seen = relative.detach(), seen.to(table.dtype)
         if update.straight_through:
-            average = update.average(table, seen.to(table.dtype))
             # the value of the average with the gradient of the batch
-            relative = average.to(relative.dtype) + (relative - seen)
-        kl_weight, weights = update.weights(table, seen.to(table.dtype))
-        return torch.dot(relative, weights.to(relative.dtype)) + kl * kl_weight, seen
+            relative = update.average(table, seen).to(relative.dtype) + (relative - own)
+        kl_weight, weights = update.weights(table, seen)
+        return torch.dot(relative, weights.to(relative.dtype)) + kl * kl_weight
+
+    def _check_spelling(self, keywords: frozenset[str]) -> None:
+        if keywords not in self._spelt:
+            check_keywords(keywords, self._constraints().values())
+            self._spelt.add(keywords)
 
     def step(self) -> None:
         """The ascent of the multipliers: once per optimizer step, after it.
@@ -174,17 +201,11 @@ class GECO(nn.Module):
             )
         self._pending = []
         seen = pending[0][0]
-        if (
-            len(pending) == 1
-            and isinstance(seen, list)
-            and multipliers.on_host
-            and is_alone(self.process_group)
-        ):
+        if len(pending) == 1 and isinstance(seen, list) and multipliers.on_host:
             multipliers.host_ascend(seen)
         else:
             means = [self._as_tensor(values) for values, _ in pending]
-            counts = [count for _, count in pending]
-            multipliers.ascend(mean_over_examples(means, counts, self.process_group))
+            multipliers.ascend(mean_over_micro_batches(means, [count for _, count in pending]))
         if not torch.compiler.is_compiling():
             self._watch.tick(multipliers, self.constraints)
 

@@ -7,9 +7,10 @@ units; :math:`\kappa^2` for squared errors), and the `reduction` from elements t
 example, in words.
 """
 
+import difflib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -28,6 +29,10 @@ class Constraint(nn.Module):
 
     #: How elements become one value per example, in words; recorded with every result.
     reduction: str = "as the constraint returns it"
+
+    #: The keywords of the batch that it takes, None where that is not known: a keyword which is
+    #: nearly one of them is then refused as a slip of the pen.
+    keywords: frozenset[str] | None = None
 
     def __init__(self, kappa: float | None = None) -> None:
         super().__init__()
@@ -112,7 +117,7 @@ class CallableConstraint(Constraint):
         self.function = function
         self.reduction = reduction
         self._scale = float(scale)
-        self._keywords = _accepted_keywords(function)
+        self.keywords = _accepted_keywords(function)
 
     @property
     def scale(self) -> float:
@@ -121,8 +126,8 @@ class CallableConstraint(Constraint):
 
     def forward(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
         """Calls the function with the keywords that it accepts."""
-        if self._keywords is not None:
-            batch = {key: value for key, value in batch.items() if key in self._keywords}
+        if self.keywords is not None:
+            batch = {key: value for key, value in batch.items() if key in self.keywords}
         violation = self.function(x, reconstruction, **batch)
         if not isinstance(violation, Tensor):
             raise TypeError(
@@ -147,7 +152,9 @@ def _accepted_keywords(function: Callable[..., Tensor]) -> frozenset[str] | None
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return None
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return frozenset(p.name for p in parameters if p.kind in named)
+    # the first two are the data and the reconstruction
+    positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY][:2]
+    return frozenset(p.name for p in parameters if p.kind in named and p.name not in positional)
 
 
 def as_constraint(constraint: Constraint | Callable[..., Tensor]) -> Constraint:
@@ -179,6 +186,29 @@ def check_violation(violation: Tensor, kl: Tensor, name: str) -> Tensor:
             f"except the first"
         )
     return at_least_float32(violation)
+
+
+def check_keywords(keywords: Iterable[str], constraints: Iterable[Constraint]) -> None:
+    """Refuses a misspelt keyword, which every constraint would silently ignore.
+
+    Keywords that no constraint takes and that resemble none of theirs are fine: a loop may hand
+    its labels to every objective.
+
+    Raises:
+        TypeError: If a keyword that none takes is nearly one that some constraint takes.
+    """
+    known: set[str] = set()
+    for constraint in constraints:
+        if constraint.keywords is None:
+            return  # it may take anything
+        known |= constraint.keywords
+    for key in keywords:
+        near = [] if key in known else difflib.get_close_matches(key, sorted(known), n=1)
+        if near:
+            raise TypeError(
+                f"no constraint takes the keyword `{key}`, which is nearly `{near[0]}`; "
+                f"there are {', '.join(f'`{name}`' for name in sorted(known))}"
+            )
 
 
 def at_least_float32(value: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ class ClassificationAccuracy(ToleranceConstraint):
 
     kappa_limit = 1.0
     reduction = "probability of the labelled class, mean over locations if there are several"
+    keywords = frozenset({"labels"})
 
     def __init__(
         self,

@@ -75,6 +75,8 @@ class PatchCrossCorrelation(ToleranceConstraint):
 
     kappa_limit = 1.0
 
+    keywords = frozenset({"mask"})
+
     def __init__(
         self,
         kappa: float,

@@ -115,6 +115,7 @@ class FeatureReconstructionError(ToleranceConstraint):
     """
 
     reduction = "mean over the elements of each feature tensor, then over the tensors"
+    keywords = frozenset({"mask"})
 
     def __init__(self, kappa: float, features: Callable[[Tensor], Any]) -> None:
         super().__init__(kappa)

@@ -48,6 +48,7 @@ class ReconstructionError(ToleranceConstraint):
     """
 
     reduction = "mean over the elements of an example"
+    keywords = frozenset({"mask", "weights"})
 
     @property
     def scale(self) -> float:
