@@ -13,17 +13,20 @@ from geco_theory.certificate import Maxima, ascend, births
 from geco_theory.kernels import Moments, log_joint, moments, responsibilities
 from geco_theory.mixtures import Mixture, merge_coincident
 from geco_theory.plain import accelerate, sampled_maxima
+from geco_theory.reduction import reduce_support
 from geco_theory.second_order import NewtonSystem
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
 
 _MERGE = (0.1, 0.03, 0.01, 3e-3)  # in sqrt(T), by round
 _LEAST_MASS = 1e-10
+_LEAST_BIRTH = 1e-8
 _SAMPLE = 1024  # data points that ascents start from where there are too many
 _BESIDE = (-0.8, -0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
 _LARGE_ROUNDS = 4
 _LARGE_CYCLES = 12
 _MAX_NEWTON = 40
+_MAX_REDUCTIONS = 2
 _SETTLED = 1e-18  # fall of f that is only rounding
 _PLAIN_STEPS = 4
 _GENTLE = 0.1  # far from the optimum no mass falls by more than this factor at once
@@ -158,17 +161,18 @@ def _give_birth(
     r"""Add values with the masses that each would take if it came alone, shared among them.
 
     Alone, the best mass m solves :math:`\sum_i w_i (R_i - 1) / (1 + m (R_i - 1)) = 0`, R the
-    likelihood of the new value over Z. Newton's iteration from m = 0 rises to it, so a new value
-    never begins with more mass than it can bear, which would kill it in the next step.
+    likelihood of the new value over Z. The sum falls in m, so the root is found by halving, from
+    below: a new value that began with more mass than it can bear would die in the next step.
     """
     one = Mixture(new, np.ones(len(new)))
     excess = np.expm1(np.minimum(log_joint(data.rows, one, temperature) - log_z[:, None], 600.0))
-    mass = np.zeros(len(new))
-    for _ in range(20):
-        ratio = excess / (1.0 + mass * excess)
-        slope = data.weights @ ratio
-        mass += slope / (data.weights @ ratio**2)
-    mass = np.clip(mass, 1e-8, 0.5) / len(new)
+    low = np.full(len(new), np.log(_LEAST_BIRTH))
+    high = np.full(len(new), np.log(0.5))
+    for _ in range(16):
+        middle = 0.5 * (low + high)
+        more = data.weights @ (excess / (1.0 + np.exp(middle) * excess)) > 0
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    mass = np.exp(low) / len(new)
     return Mixture(
         np.concatenate([mixture.values, new]),
         np.concatenate([mixture.masses * (1.0 - mass.sum()), mass]),
@@ -214,7 +218,7 @@ def _polish(
         The mixture, and points beside the values with the softest curvature.
     """
     system: NewtonSystem | None = None
-    before = np.inf
+    before, excess, reductions = np.inf, np.inf, 0
     for _ in range(_MAX_NEWTON):
         q, log_z = responsibilities(data.rows, mixture, temperature)
         here = float(-data.weights @ log_z + mixture.masses.sum())
@@ -230,10 +234,12 @@ def _polish(
         floor = _GENTLE if before > 1e-4 else 0.0
         step = system.direction(data, mixture, temperature, q, floor)
         fall = -step.slope
-        if step.excess < enough or fall < _SETTLED:
-            break
+        settled = step.excess < enough
+        if 0 <= fall < _SETTLED and (settled or step.excess > 0.5 * excess):
+            break  # f cannot fall any more, and the gradient does not either
+        excess = step.excess
         length = 1.0
-        while length > 1e-3:
+        while length > 1e-3 and fall >= 0:
             masses = mixture.masses + length * step.masses
             alive = masses > _LEAST_MASS
             trial = Mixture((mixture.values + length * step.values)[alive], masses[alive])
@@ -243,10 +249,18 @@ def _polish(
             if there <= here - 1e-4 * length * fall + 1e-15:
                 break
             length *= 0.4
-        else:
+        else:  # no descent: too many values that do the same
+            if settled:
+                break
+            if reductions < _MAX_REDUCTIONS:
+                mixture = reduce_support(data, mixture, temperature, work)
+                reductions += 1
             mixture, _ = _relax(data, mixture, temperature, 3, work)
             system, before = None, np.inf
             continue
+        if settled:  # the last step, which squares what error is left
+            mixture, system = trial.normalised(), system.select(alive)
+            break
         merged = merge_coincident(trial, merge)
         stale = fall > 0.3 * before or length < 1.0 or not np.isfinite(before)
         mixture = merged.normalised()

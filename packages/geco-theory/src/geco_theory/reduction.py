@@ -1,0 +1,94 @@
+r"""Fewer decoder values where there are far more than the optimum needs.
+
+In few dimensions, or at temperatures far above the spacing of the values, the likelihoods of
+neighbouring values are nearly the same vector, and a Newton step on all of them has no accurate
+direction. The masses alone are then solved for at fixed values, a convex problem, by the
+constrained Newton method: each step is a non-negative least squares problem
+
+.. math:: \min_{p \ge 0} \sum_i w_i \Bigl(\sum_a \frac{q_{ia}}{\pi_a} p_a - 2\Bigr)^2
+    \quad\text{with}\quad \sum_a p_a = 1,
+
+solved by an active set that begins empty, so that of values that do the same only one is kept.
+"""
+
+from collections import Counter
+
+import numpy as np
+from scipy.optimize import nnls
+
+from geco_theory.kernels import moments, responsibilities
+from geco_theory.mixtures import Mixture, merge_coincident
+from geco_theory.standard_data import Array, StandardData
+
+_STEPS = 6
+_SUM_WEIGHT = 100.0  # of the equation that the masses sum to 1
+_ENOUGH = 1e-6  # fall of F/T in one step
+_MERGE = (1.0, 0.5, 0.25, 0.1)  # in sqrt(T), tried in this order
+
+
+def reduce_support(
+    data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]
+) -> Mixture:
+    """Solve for the masses, drop values that end with none, merge those left side by side.
+
+    Args:
+        data: The data.
+        mixture: Any mixture.
+        temperature: T, in standard units.
+        work: Counts, added to.
+
+    Returns:
+        A mixture of no larger free energy; `mixture` itself if none was found.
+    """
+    work["reductions"] += 1
+    before = moments(data, mixture, temperature).free_energy
+    solved = _solve_masses(data, mixture, temperature, work)
+    for radius in _MERGE:
+        trial = merge_coincident(solved, radius * np.sqrt(temperature))
+        if trial.size == solved.size:
+            continue
+        for _ in range(2):
+            state = moments(data, trial, temperature)
+            work["passes"] += 1
+            trial = Mixture(state.means, np.maximum(state.mass, 1e-300)).normalised()
+        if moments(data, trial, temperature).free_energy <= before:
+            return trial
+    return solved
+
+
+def _solve_masses(
+    data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]
+) -> Mixture:
+    """The best masses at fixed values; values without mass are dropped."""
+    root = np.sqrt(data.weights)
+    target = np.concatenate([2 * root, [_SUM_WEIGHT]])
+    for _ in range(_STEPS):
+        q, log_z = responsibilities(data.rows, mixture, temperature)
+        here = float(data.weights @ log_z)
+        design = np.concatenate(
+            [root[:, None] * (q / mixture.masses), np.full((1, mixture.size), _SUM_WEIGHT)]
+        )
+        try:
+            wanted: Array = nnls(design, target)[0]
+        except RuntimeError:  # it gave up on its iterations; what there is stays
+            break
+        if not wanted.any():
+            break
+        change = wanted / wanted.sum() - mixture.masses
+        length = 1.0
+        while length > 1e-6:
+            masses = mixture.masses + length * change
+            alive = masses > 1e-14
+            trial = mixture.select(alive)
+            trial = Mixture(trial.values, masses[alive]).normalised()
+            rise = float(data.weights @ moments(data, trial, temperature).log_z) - here
+            work["passes"] += 1
+            if rise >= 0:
+                break
+            length *= 0.4
+        else:
+            break
+        mixture = trial
+        if rise < _ENOUGH:
+            break
+    return mixture
