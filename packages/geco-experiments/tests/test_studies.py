@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 
+from geco_experiments import classifiers
 from geco_experiments.findings import read_findings
 from geco_experiments.limits import data_limits, least_kl
 from geco_experiments.reproduce import main, reproduce
@@ -30,7 +31,13 @@ def tiny():
         )
         for name, size in grid._SIZES["smoke"].items()
     }  # fmt: skip
+    train = classifiers.train_classifier
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            classifiers,
+            "train_classifier",
+            lambda *args, epochs, **options: train(*args, epochs=min(epochs, 2), **options),
+        )
         patch.setitem(grid._SIZES, "smoke", sizes)
         patch.setattr(figure_1, "CELLS", 11)
         yield

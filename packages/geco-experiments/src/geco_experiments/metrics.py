@@ -31,7 +31,7 @@ class Evaluation:
         kl: Mean KL per image, nats.
         kl_error: Standard error of that mean over images, nats.
         kl_steps: The KL of each recurrent step, nats, or None.
-        constraint: Mean violation of the run's own constraint, or NaN.
+        violations: Mean violation of each of the objective's constraints, in their order.
         marginal: The marginal KL, or None where it is not defined or not asked for.
     """
 
@@ -41,13 +41,18 @@ class Evaluation:
     kl: float
     kl_error: float
     kl_steps: tuple[float, ...] | None
-    constraint: float
+    violations: tuple[float, ...]
     marginal: MarginalKL | None
 
     @property
     def rms_error(self) -> float:
         """Root mean squared error per element."""
         return math.sqrt(self.mse)
+
+    @property
+    def constraint(self) -> float:
+        """Mean violation of the run's own constraint, or NaN."""
+        return self.violations[0] if self.violations else math.nan
 
 
 def gaussian_nll(mse: float, elements: int, variance: float = 1.0) -> float:
@@ -130,7 +135,7 @@ def evaluate(
         kl=kl_mean,
         kl_error=math.sqrt(max(kl_square - kl_mean**2, 0.0) / count),
         kl_steps=tuple(steps) or None,
-        constraint=means[3] if constraints else math.nan,
+        violations=tuple(means[3 : 3 + len(constraints)]),
         marginal=_marginal(model, data, split, config, which),
     )
 

@@ -80,7 +80,7 @@ def reproduce(
         for study in studies:
             configs = wanted[study.name]
             known = {config.name for config in configs}
-            further = study.follow_up(Runs(folder, configs), profile)
+            further = study.follow_up(Runs(folder, configs), profile, data_home=data_home)
             configs += [config for config in further if config.name not in known]
     for study in studies:
         start = time.monotonic()

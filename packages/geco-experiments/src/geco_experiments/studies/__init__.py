@@ -1,6 +1,7 @@
 """The studies: one file for each figure, table or claim."""
 
 from geco_experiments.studies.base import Profile, Runs, Study
+from geco_experiments.studies.constraints import ConstraintStudy
 from geco_experiments.studies.cost import CostOfATarget
 from geco_experiments.studies.figure_1 import BlurAndHoles
 from geco_experiments.studies.figure_2 import PhaseDiagram
@@ -20,6 +21,7 @@ STUDIES: tuple[Study, ...] = (
     Trajectory(),
     InformationPlane(),
     SameError(),
+    ConstraintStudy(),
     MarginalStudy(),
     LinearOptimum(),
     CostOfATarget(),

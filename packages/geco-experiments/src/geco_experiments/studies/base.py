@@ -100,7 +100,9 @@ class Study(ABC):
         """The runs that the study reads; none for a study of theory alone."""
         return []
 
-    def follow_up(self, runs: Runs, profile: Profile) -> list[RunConfig]:
+    def follow_up(
+        self, runs: Runs, profile: Profile, *, data_home: Path | None = None
+    ) -> list[RunConfig]:
         """Runs whose configuration depends on finished ones, such as GECO at an ELBO's error.
 
         Asked again after each stage, with all finished runs, until it adds nothing new.
@@ -151,7 +153,7 @@ def finish_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = study.measure(runs, profile, data_home=data_home)
-    # A study that hands on a run's own dataset hands on its title too; the study's is the one wanted.
+    # a study may hand on a run's own dataset with its title; the study's is the one wanted
     data.attrs["title"] = study.title
     data.attrs.setdefault("source", study.source)
     save(data, folder / "data.nc")

@@ -44,7 +44,9 @@ class CostOfATarget(Study):
             for objective in (elbo(START), geco(KAPPA))
         ]
 
-    def follow_up(self, runs: Runs, profile: Profile) -> list[RunConfig]:
+    def follow_up(
+        self, runs: Runs, profile: Profile, *, data_home: Path | None = None
+    ) -> list[RunConfig]:
         """The next beta of every search that is not over."""
         further = []
         for seed in seeds(profile):

@@ -45,7 +45,9 @@ class SameError(Study):
             for seed in seeds(profile)
         ]
 
-    def follow_up(self, runs: Runs, profile: Profile) -> list[RunConfig]:
+    def follow_up(
+        self, runs: Runs, profile: Profile, *, data_home: Path | None = None
+    ) -> list[RunConfig]:
         """GECO at the training-set error of the ELBO run of the same seed."""
         return [
             run_config(

@@ -41,7 +41,9 @@ class MarginalStudy(Study):
             for seed in seeds(profile)
         ]
 
-    def follow_up(self, runs: Runs, profile: Profile) -> list[RunConfig]:
+    def follow_up(
+        self, runs: Runs, profile: Profile, *, data_home: Path | None = None
+    ) -> list[RunConfig]:
         """GECO at the training-set error of every baseline run."""
         return [
             run_config(
