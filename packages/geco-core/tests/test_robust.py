@@ -1,5 +1,6 @@
 """The default rule: replayed by hand, its bounds, its fixed point, its recovery."""
 
+import copy
 import math
 
 import pytest
@@ -202,3 +203,40 @@ def test_plain_numbers_do_what_tensors_do(trace, rescale):
         host.host_ascend(violations)
         device.ascend(seen)
         torch.testing.assert_close(host.table, device.table, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_plain_numbers_follow_whoever_changes_the_table(dtype):
+    """They are kept between the calls: a table loaded, edited or copied must be read anew."""
+    host = Multipliers(RobustUpdate(), 2).to(dtype)
+    host.host_ascend([0.5, -0.25])
+    saved = {key: value.clone() for key, value in host.state_dict().items()}
+    before = host.host_weights([0.5, 0.5])
+    twin = copy.deepcopy(host)
+    host.host_ascend([9.0, 9.0])
+    assert host.host_weights([0.5, 0.5]) != before
+    assert twin.host_weights([0.5, 0.5]) == before
+    host.load_state_dict(saved)
+    assert host.host_weights([0.5, 0.5]) == before
+    with torch.no_grad():
+        host.table[0] += 1.0
+    assert host.host_weights([0.5, 0.5]) != before
+    host.table = twin.table.clone()
+    assert host.host_weights([0.5, 0.5]) == before
+
+
+def test_plain_numbers_are_those_of_the_table():
+    """A run that goes on and one that resumes from the table compute with the same numbers."""
+    host = Multipliers(RobustUpdate(), 1)
+    for violation in (0.1, 1.0 / 3.0, -0.7):
+        host.host_ascend([violation])
+        fresh = Multipliers(RobustUpdate(), 1)
+        fresh.load_state_dict(host.state_dict())
+        assert host.host_weights([0.3]) == fresh.host_weights([0.3])
+
+
+def test_a_table_made_in_inference_mode_has_no_version_and_still_works():
+    with torch.inference_mode():
+        multipliers = Multipliers(RobustUpdate(), 1)
+    assert not multipliers.on_host
+    assert Multipliers(RobustUpdate(), 1).on_host
