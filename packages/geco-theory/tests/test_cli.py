@@ -237,7 +237,8 @@ def test_an_interrupt_keeps_what_is_done(
 
 
 def test_a_real_signal_while_it_computes(tmp_path: Path) -> None:
-    np.save(tmp_path / "b.npy", make_blobs(80, centers=4, random_state=0)[0])
+    # left alone it would take minutes, so that the signal cannot come too late
+    np.save(tmp_path / "b.npy", make_blobs(300, 8, centers=20, random_state=0)[0])
     out = tmp_path / "o"
     # without the page, which has its own test
     program = (
@@ -246,12 +247,12 @@ def test_a_real_signal_while_it_computes(tmp_path: Path) -> None:
     )
     words = [sys.executable, "-c", program, "analyse", str(tmp_path / "b.npy")]
     process = subprocess.Popen(
-        [*words, "--temperatures", "400", "--out", str(out)],
+        [*words, "--temperatures", "2000", "--out", str(out)],
         stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert process.stderr is not None
     seen = b""
-    while not re.search(rb"[3-9]/400", seen):
+    while not re.search(rb"[3-9]/2000", seen):
         more = process.stderr.read1(4096)
         assert more, seen.decode()
         seen += more
@@ -259,7 +260,7 @@ def test_a_real_signal_while_it_computes(tmp_path: Path) -> None:
     process.communicate(timeout=120)
     assert process.returncode == 130
     with xr.open_dataset(out / "analysis.nc", engine="h5netcdf") as saved:
-        assert 3 <= saved.sizes["temperature"] < 400
+        assert 3 <= saved.sizes["temperature"] < 2000
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
 
 
