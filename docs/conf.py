@@ -16,5 +16,6 @@ html_title = "GECO"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 nitpicky = False
-# links to files of the repository that are not pages of this site
-suppress_warnings = ["myst.xref_missing"]
+# links to files of the repository that are not pages of this site, and the terms that
+# scikit-learn's inherited docstrings link within its own site
+suppress_warnings = ["myst.xref_missing", "ref.term", "ref.ref"]

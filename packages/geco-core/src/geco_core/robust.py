@@ -41,11 +41,11 @@ AT_BOUND = 1e-3
 class RobustUpdate(MultiplierUpdate):
     r"""The default rule, made to need no tuning: see the module's formulas.
 
-    | settings | what it becomes |
-    |---|---|
-    | `rate=0, gain=0, initial=l, rescale=False` | a VAE of fixed weight: :math:`KL + l\,C / s` |
-    | `gain=0` | integral control only: Algorithm 1 in relative units, bounded |
-    | `rescale=False` | the plain Lagrangian :math:`KL + \lambda^\top C` as loss |
+    What settings make of it:
+
+    - `rate=0, gain=0, initial=l, rescale=False`: a VAE of fixed weight, :math:`KL + l\,C / s`;
+    - `gain=0`: integral control only, Algorithm 1 in relative units, bounded;
+    - `rescale=False`: the plain Lagrangian :math:`KL + \lambda^\top C` as loss.
 
     Args:
         rate: The integral gain :math:`k_i`: the change of the log-multiplier per step and unit of

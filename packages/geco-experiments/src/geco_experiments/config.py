@@ -196,7 +196,7 @@ class ExecutionConfig:
     """How a run is carried out. Recorded, but no part of its name."""
 
     device: Annotated[str, arg(aliases=["--device"])] = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`; auto takes an accelerator where there is one."""
+    """A torch device such as `cpu`, `cuda` or `mps`; `auto` takes an accelerator where there is one."""
     compile: bool = False
     """Compile the model's forward pass with torch.compile."""
     channels_last: bool = False

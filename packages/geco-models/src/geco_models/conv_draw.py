@@ -151,7 +151,7 @@ class ConvDraw(AbstractVAE):
 
         Args:
             x: Images in [0, 1], (batch, C, H, W).
-            context: The context, (batch, *context_shape), for a conditional model only.
+            context: The context, `(batch, *context_shape)`, for a conditional model only.
             generator: The source of randomness; the global one if None.
 
         Returns:
@@ -195,8 +195,8 @@ class ConvDraw(AbstractVAE):
 
         Args:
             n: The number of images.
-            context: The context, (n, *context_shape) or one for all, (1, *context_shape); for a
-                conditional model only.
+            context: The context, `(n, *context_shape)` or one for all, `(1, *context_shape)`;
+                for a conditional model only.
             generator: The source of randomness; the global one if None.
 
         Returns:

@@ -213,7 +213,7 @@ class NVPVAE(AbstractVAE):
             context: The context, for a conditional model only.
 
         Returns:
-            The means, (batch, *shape).
+            The means, `(batch, *shape)`.
 
         Raises:
             TypeError: If `z` is not floating point.
