@@ -12,7 +12,7 @@ from geco_experiments import classifiers
 from geco_experiments.findings import read_findings
 from geco_experiments.limits import data_limits, least_kl
 from geco_experiments.reproduce import main, reproduce
-from geco_experiments.studies import STUDIES, Profile, figure_1, grid
+from geco_experiments.studies import STUDIES, Profile, figure_1, figure_2, grid, spectral
 from geco_experiments.studies.cost import KAPPA, next_beta
 from geco_experiments.studies.figure_3 import turn
 from geco_experiments.studies.target import smooth
@@ -40,6 +40,9 @@ def tiny():
         )
         patch.setitem(grid._SIZES, "smoke", sizes)
         patch.setattr(figure_1, "CELLS", 11)
+        patch.setitem(figure_2.ROWS, "smoke", 60)
+        patch.setitem(figure_2.STEPS, "smoke", 14)
+        patch.setitem(spectral.SIZES, "smoke", 30)
         yield
 
 
@@ -163,6 +166,44 @@ def test_smoothing_keeps_constants_and_skips_gaps():
     values = np.full(300, 2.5)
     values[7] = math.nan
     np.testing.assert_allclose(smooth(values), 2.5)
+
+
+def counted(counts, agreement=0.95):
+    """A comparison whose numbers of clusters at T = e^0, e^1, ... are given."""
+    places = np.arange(len(counts))
+    return xr.Dataset(
+        {
+            "n_clusters": ("temperature_index", np.asarray(counts, dtype=float)),
+            "temperature": ("temperature_index", np.exp(places)),
+            "agreement": (
+                ("temperature_index", "rival"),
+                np.full((len(counts), 1), agreement),
+            ),
+        },
+        coords={"rival": ["spectral"]},
+    )
+
+
+def test_the_widest_plateau():
+    assert spectral.widest_plateau(counted([9, 3, 3, 3, 2, 2, 1, 1, 1])) == (
+        3, pytest.approx(2.0), 0.95,
+    )  # fmt: skip
+    # neither one cluster, nor the coldest run, nor more clusters than are compared, nor a gap
+    none = (0, 0.0, -math.inf)
+    assert spectral.widest_plateau(counted([4, 4, 4, 2, 1, 1])) == none
+    assert spectral.widest_plateau(counted([50, 40, 40, 40, 1, 1])) == none
+    assert spectral.widest_plateau(counted([9, 3, 3, math.nan, math.nan]))[:2] == (3, 1.0)
+    assert spectral.widest_plateau(counted([9, 3, 3, 1], agreement=math.nan))[2] == -math.inf
+
+
+def test_spectral_samples_differ_by_seed_and_repeat():
+    for name in spectral.DATA:
+        first, labels = spectral.sample(name, 20, 0)
+        np.testing.assert_array_equal(first, spectral.sample(name, 20, 0)[0])
+        assert not np.array_equal(first, spectral.sample(name, 20, 1)[0])
+        assert len(first) == len(labels)
+    with pytest.raises(ValueError, match="`name` must be one of blobs"):
+        spectral.sample("stars", 20, 0)
 
 
 def test_verdicts():

@@ -64,6 +64,7 @@ def reproduce(
     folder = out / "runs"
     wanted = {study.name: list(study.configs(profile)) for study in studies}
     made: set[str] = set()
+    opened: dict[Path, xr.Dataset] = {}
     while new := _unmade(wanted, made):
         say(f"{len(new)} runs to make or find in {folder}")
         outcome = sweep(
@@ -80,13 +81,13 @@ def reproduce(
         for study in studies:
             configs = wanted[study.name]
             known = {config.name for config in configs}
-            further = study.follow_up(Runs(folder, configs), profile, data_home=data_home)
+            further = study.follow_up(Runs(folder, configs, opened), profile, data_home=data_home)
             configs += [config for config in further if config.name not in known]
     for study in studies:
         start = time.monotonic()
         finish_study(
             study,
-            Runs(folder, wanted[study.name]),
+            Runs(folder, wanted[study.name], opened),
             profile,
             out / "studies" / study.name,
             data_home=data_home,

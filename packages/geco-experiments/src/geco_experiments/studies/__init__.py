@@ -10,6 +10,7 @@ from geco_experiments.studies.figure_4 import InformationPlane
 from geco_experiments.studies.figure_5 import SameError
 from geco_experiments.studies.linear_gaussian import LinearOptimum
 from geco_experiments.studies.marginal import MarginalStudy
+from geco_experiments.studies.spectral import SpectralLink
 from geco_experiments.studies.target import TargetStudy
 
 __all__ = ["STUDIES", "Profile", "Runs", "Study"]
@@ -25,4 +26,5 @@ STUDIES: tuple[Study, ...] = (
     MarginalStudy(),
     LinearOptimum(),
     CostOfATarget(),
+    SpectralLink(),
 )

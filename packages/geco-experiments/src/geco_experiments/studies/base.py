@@ -49,14 +49,29 @@ class Profile:
 
 
 class Runs(Mapping[RunConfig, xr.Dataset]):
-    """The finished runs of one study, by configuration; each is opened when it is asked for."""
+    """The finished runs of one study, by configuration; each is opened when it is asked for.
 
-    def __init__(self, folder: Path, configs: Iterable[RunConfig]) -> None:
+    Args:
+        folder: the folder of runs.
+        configs: which of them.
+        opened: the runs opened so far, by path; given to several studies, each file is read once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        configs: Iterable[RunConfig],
+        opened: dict[Path, xr.Dataset] | None = None,
+    ) -> None:
         self.folder = folder
         self._configs = tuple(configs)
+        self._opened = {} if opened is None else opened
 
     def __getitem__(self, config: RunConfig) -> xr.Dataset:
-        return open_run(self.path(config))
+        path = self.path(config)
+        if path not in self._opened:
+            self._opened[path] = open_run(path)
+        return self._opened[path].copy()
 
     def __iter__(self) -> Iterator[RunConfig]:
         return iter(self._configs)
