@@ -155,6 +155,7 @@ def ascend(
     delicate: Array | None = None,
     accuracy: float = 1e-10,
     capture: float = 5e-3,
+    climb_known: bool = False,
 ) -> Maxima:
     """Ascend from every start.
 
@@ -167,8 +168,11 @@ def ascend(
         delicate: (p, r) further starts beside values, climbed from only where ln D is above 0.
         accuracy: Gain in ln D that a climb may still have before it when it is left.
         capture: How near that is for a climb in double precision, in units of sqrt(T).
+        climb_known: Climb from `known` as well: needed where they are decoder values that are
+            not at their maxima yet, beside which D can be larger than at them.
     """
-    known = np.empty((0, starts.shape[1])) if known is None else known
+    none = np.empty((0, starts.shape[1]))
+    known = none if known is None else known
     bulk = Landscape(data, log_z, temperature, np.float32)
     fine = Landscape(data, log_z, temperature)
     reach = np.sqrt(temperature)
@@ -182,6 +186,8 @@ def ascend(
     if len(points):
         points = points[distinct(points, fine.step(points)[0], 0.1 * _SAME * reach)]
         points = np.concatenate(_climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
+    if climb_known:
+        points = np.concatenate([points, *_climb(fine, known, none, 20, accuracy, 1e-4)])
     points = np.concatenate([points, known])
     log_d = fine.step(points)[0]
     kept = distinct(points, log_d, 5e-3 * np.sqrt(temperature))

@@ -10,21 +10,17 @@ from collections import Counter
 import numpy as np
 
 from geco_theory.certificate import Maxima, ascend, births
-from geco_theory.kernels import Moments, log_joint, moments, responsibilities
+from geco_theory.kernels import Moments, moments, responsibilities
+from geco_theory.lean import solve_lean
 from geco_theory.mixtures import Mixture, merge_coincident
-from geco_theory.plain import accelerate, sampled_maxima
-from geco_theory.reduction import reduce_support
 from geco_theory.second_order import NewtonSystem
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
+from geco_theory.support import give_birth, reduce_support
 
 _MERGE = (0.1, 0.03, 0.01, 3e-3)  # in sqrt(T), by round
 _LEAST_MASS = 1e-10
-_LEAST_BIRTH = 1e-8
-_SAMPLE = 1024  # data points that ascents start from where there are too many
 _BESIDE = (-0.8, -0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
-_LARGE_ROUNDS = 4
-_LARGE_CYCLES = 12
 _MAX_NEWTON = 40
 _MAX_REDUCTIONS = 2
 _SETTLED = 1e-18  # fall of f that is only rounding
@@ -53,7 +49,7 @@ def solve_free(
         max_rounds: Rounds of Newton steps and births before giving up.
     """
     if not fits(data, start.size, memory):
-        return _solve_large(data, temperature, start, tolerance)
+        return solve_lean(data, temperature, start, tolerance)
     work: Counter[str] = Counter()
     mixture = start.normalised()
     reach = np.sqrt(temperature)
@@ -62,18 +58,20 @@ def solve_free(
         merge = _MERGE[min(attempt, len(_MERGE) - 1)] * reach
         mixture, fall = _relax(data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work)
         mixture = merge_coincident(mixture, merge)
-        soft = np.empty((0, data.rows.shape[1]))
+        soft, exact = np.empty((0, data.rows.shape[1])), True
         if attempt or fall > 1e-7 * tolerance:
-            mixture, soft = _polish(data, mixture, temperature, merge, 0.1 * tolerance, work)
+            mixture, soft, exact = _polish(
+                data, mixture, temperature, merge, 0.1 * tolerance, work
+            )
         state = moments(data, mixture, temperature)
-        maxima = _certify(data, state, temperature, mixture, soft, tolerance)
+        maxima = _certify(data, state, temperature, mixture, soft, exact, tolerance)
         if maxima.log_supremum <= tolerance:
             break
         new = births(maxima, mixture, temperature, 0.3 * tolerance)
         if len(new):
-            mixture = _give_birth(data, state.log_z, temperature, mixture, new)
+            mixture = give_birth(data, state.log_z, temperature, mixture, new)
             work["births"] += len(new)
-    return _solution(temperature, mixture, state, maxima, tolerance, work)
+    return Solution.of(temperature, mixture, state, maxima.log_supremum, tolerance, dict(work))
 
 
 def fits(data: StandardData, values: int, memory: float) -> bool:
@@ -86,64 +84,16 @@ def fits(data: StandardData, values: int, memory: float) -> bool:
     return bool(needed <= memory * 2**20)
 
 
-def _solution(
-    temperature: float,
-    mixture: Mixture,
-    state: Moments,
-    maxima: Maxima,
-    tolerance: float,
-    work: Counter[str],
-) -> Solution:
-    rate = (state.free_energy - state.distortion / 2) / temperature
-    return Solution(
-        temperature,
-        mixture.sorted_by_mass(),
-        state.free_energy,
-        state.distortion,
-        max(rate, 0.0),
-        max(maxima.log_supremum, 0.0),
-        maxima.log_supremum <= tolerance,
-        dict(work),
-    )
-
-
-def _solve_large(
-    data: StandardData, temperature: float, start: Mixture, tolerance: float
-) -> Solution:
-    """The same without matrices of n x n numbers."""
-    work: Counter[str] = Counter()
-    mixture = start.normalised()
-    reach = np.sqrt(temperature)
-    number = min(_SAMPLE, len(data.rows))
-    chosen = np.random.default_rng(0).choice(len(data.rows), number, replace=False)
-    starts = data.rows[np.sort(chosen)]
-    for attempt in range(_LARGE_ROUNDS):
-        work["rounds"] += 1
-        mixture = accelerate(data, mixture, temperature, 1e-9, _LARGE_CYCLES, work)
-        mixture = merge_coincident(mixture, (0.1 if attempt == 0 else 0.02) * reach)
-        state = moments(data, mixture, temperature)
-        maxima = sampled_maxima(data, state, temperature, mixture, starts, tolerance)
-        new = births(maxima, mixture, temperature, max(tolerance, 1e-5))
-        if len(new) == 0:
-            break
-        starts = np.unique(np.concatenate([starts[: _SAMPLE // 4], maxima.points]), axis=0)
-        mixture = _give_birth(data, state.log_z, temperature, mixture, new)
-        work["births"] += len(new)
-    else:
-        mixture = accelerate(data, mixture, temperature, 1e-9, _LARGE_CYCLES, work)
-        state = moments(data, mixture, temperature)
-    return _solution(temperature, mixture, state, maxima, tolerance, work)
-
-
 def _certify(
     data: StandardData,
     state: Moments,
     temperature: float,
     mixture: Mixture,
     soft: Array,
+    exact: bool,
     tolerance: float,
 ) -> Maxima:
-    """Ascend from all data points, from all values, and off the values along soft directions."""
+    """Ascend from all data points, off the values along soft directions, from inexact values."""
     return ascend(
         data,
         state.log_z,
@@ -152,30 +102,7 @@ def _certify(
         known=mixture.values,
         delicate=soft,
         accuracy=0.1 * tolerance,
-    )
-
-
-def _give_birth(
-    data: StandardData, log_z: Array, temperature: float, mixture: Mixture, new: Array
-) -> Mixture:
-    r"""Add values with the masses that each would take if it came alone, shared among them.
-
-    Alone, the best mass m solves :math:`\sum_i w_i (R_i - 1) / (1 + m (R_i - 1)) = 0`, R the
-    likelihood of the new value over Z. The sum falls in m, so the root is found by halving, from
-    below: a new value that began with more mass than it can bear would die in the next step.
-    """
-    one = Mixture(new, np.ones(len(new)))
-    excess = np.expm1(np.minimum(log_joint(data.rows, one, temperature) - log_z[:, None], 600.0))
-    low = np.full(len(new), np.log(_LEAST_BIRTH))
-    high = np.full(len(new), np.log(0.5))
-    for _ in range(16):
-        middle = 0.5 * (low + high)
-        more = data.weights @ (excess / (1.0 + np.exp(middle) * excess)) > 0
-        low, high = np.where(more, middle, low), np.where(more, high, middle)
-    mass = np.exp(low) / len(new)
-    return Mixture(
-        np.concatenate([mixture.values, new]),
-        np.concatenate([mixture.masses * (1.0 - mass.sum()), mass]),
+        climb_known=not exact,
     )
 
 
@@ -211,14 +138,15 @@ def _polish(
     merge: float,
     enough: float,
     work: Counter[str],
-) -> tuple[Mixture, Array]:
+) -> tuple[Mixture, Array, bool]:
     """Newton steps, each lowering f, until ln D at the values is below `enough`.
 
     Returns:
-        The mixture, and points beside the values with the softest curvature.
+        The mixture, points beside the values with the softest curvature, and whether ln D at the
+        values is that small.
     """
     system: NewtonSystem | None = None
-    before, excess, reductions = np.inf, np.inf, 0
+    before, excess, reductions, settled = np.inf, np.inf, 0, False
     for _ in range(_MAX_NEWTON):
         q, log_z = responsibilities(data.rows, mixture, temperature)
         here = float(-data.weights @ log_z + mixture.masses.sum())
@@ -271,7 +199,7 @@ def _polish(
         if system is None
         else _soft(system, mixture, temperature)
     )
-    return mixture, soft
+    return mixture, soft, settled
 
 
 def _soft(system: NewtonSystem, mixture: Mixture, temperature: float) -> Array:

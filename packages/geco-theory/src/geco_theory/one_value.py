@@ -18,6 +18,7 @@ from geco_theory.certificate import ascend
 from geco_theory.standard_data import Array, StandardData
 
 _MAX_ROUNDS = 100
+_FEW = 16  # highest maxima that are followed between searches from all starts
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,23 @@ def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
     temperature = limit * (1.0 + 1e-9)
     squares = np.einsum("ij,ij->i", data.rows, data.rows)
     birth: Array = np.zeros(data.rows.shape[1])
-    count = len(starts)
     mean = np.zeros((1, data.rows.shape[1]))
+    few = starts
     for _ in range(_MAX_ROUNDS):
         log_z = -squares / (2 * temperature)
-        maxima = ascend(data, log_z, temperature, starts, known=mean, accuracy=1e-12, capture=1e-3)
+        maxima = ascend(data, log_z, temperature, few, known=mean, accuracy=1e-12, capture=1e-3)
         best = maxima.points[0]
-        if maxima.log_supremum <= 1e-13 or best @ best < 1e-10 * temperature:
+        higher = temperature
+        if maxima.log_supremum > 1e-13 and best @ best >= 1e-10 * temperature:
+            birth = best
+            higher = _zero_temperature(data, birth)
+        if higher > temperature * (1.0 + 1e-14):
+            temperature = higher
+            few = maxima.points[:_FEW]  # they move little: all starts again only at the end
+        elif few is starts:
             break
-        birth = best
-        higher = _zero_temperature(data, birth)
-        if higher <= temperature * (1.0 + 1e-14):
-            break
-        temperature = higher
-        starts = np.concatenate([starts[:count], maxima.points[:1]])
+        else:
+            few = starts
     continuous = not bool(birth.any())
     return OneValueLimit(limit if continuous else temperature, birth, continuous)
 

@@ -35,7 +35,7 @@ from geco_theory.transitions import (
 
 _ALL_CLUSTERS = 3000  # data points up to which the path goes down to one value per point
 _DEFAULT_CLUSTERS = 500
-_STARTS = 4096  # data points that the search for the top transition starts from, at most
+_STARTS = 2048  # data points that the search for the top transition starts from, at most
 _RESOLVED = 60  # values above which births are too many to be listed
 
 

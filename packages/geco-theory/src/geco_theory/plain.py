@@ -1,20 +1,21 @@
-r"""Free masses where the data are too many for a factored Newton step.
+r"""Steps that hold no matrix larger than one block of rows by the number of values.
 
-Blahut-Arimoto with free support, squared extrapolation (in the values and the logarithms of the
-masses) guarded by F, and births from a certificate whose ascents start at a sample of the data.
-Nothing larger than one block of rows by the number of values is ever held.
+The plain step (Blahut-Arimoto with free support), extrapolated in squares (in the values and the
+logarithms of the masses) and guarded by F, and a Newton step on the masses alone.
 """
 
 from collections import Counter
 
 import numpy as np
 
-from geco_theory.certificate import Maxima, ascend
-from geco_theory.kernels import Moments, moments
+from geco_theory.kernels import Moments, moments, responsibilities
 from geco_theory.mixtures import Mixture
+from geco_theory.nonnegative import nonnegative_minimum
 from geco_theory.standard_data import Array, StandardData
 
 _LEAST_MASS = 1e-10
+_RIDGE = 1e-10
+_BLOCK_ROWS = 512
 
 
 def accelerate(
@@ -46,28 +47,47 @@ def accelerate(
     return mixture
 
 
-def sampled_maxima(
-    data: StandardData,
-    state: Moments,
-    temperature: float,
-    mixture: Mixture,
-    starts: Array,
-    tolerance: float,
-) -> Maxima:
-    """The certificate with ascents from `starts` only."""
-    return ascend(
-        data,
-        state.log_z,
-        temperature,
-        starts,
-        known=mixture.values,
-        accuracy=0.05 * tolerance,
-    )
+def solve_masses(
+    data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]
+) -> Mixture:
+    r"""One Newton step on the masses at fixed values; F never rises.
+
+    The Hessian :math:`\sum_i w_i q_{ia} q_{ib} / (\pi_a \pi_b)` is summed over blocks of rows, so
+    only k x k numbers are held. Masses that the step sets to zero are dropped.
+    """
+    k = mixture.size
+    gram = np.zeros((k, k))
+    mass = np.zeros(k)
+    free_energy = 0.0
+    for begin in range(0, len(data.rows), _BLOCK_ROWS):
+        block = slice(begin, begin + _BLOCK_ROWS)
+        q, log_z = responsibilities(data.rows[block], mixture, temperature)
+        weights = data.weights[block]
+        mass += weights @ q
+        free_energy -= temperature * float(weights @ log_z)
+        q *= np.sqrt(weights)[:, None]
+        gram += q.T @ q
+    work["passes"] += 1
+    gram /= mixture.masses * mixture.masses[:, None]
+    # f = -sum w ln Z + sum pi near pi: p.G.p/2 - (2 m/pi - 1).p up to a constant
+    gram[np.diag_indices(k)] *= 1.0 + _RIDGE
+    wanted = nonnegative_minimum(gram, 2.0 * mass / mixture.masses - 1.0)
+    change = wanted - mixture.masses
+    length = 1.0
+    while length > 0.01 and np.all(np.isfinite(change)):
+        masses = mixture.masses + length * change
+        alive = masses > _LEAST_MASS
+        if alive.any():
+            trial = Mixture(mixture.values[alive], masses[alive]).normalised()
+            if _pass(data, trial, temperature, work).free_energy <= free_energy:
+                return trial
+        length *= 0.3
+    return mixture
 
 
 def _pass(data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]) -> Moments:
     work["passes"] += 1
-    return moments(data, mixture, temperature, block_rows=512)
+    return moments(data, mixture, temperature, block_rows=_BLOCK_ROWS)
 
 
 def _next(state: Moments) -> Mixture:

@@ -1,7 +1,9 @@
 """A solved temperature."""
 
 from dataclasses import dataclass, field
+from typing import Self
 
+from geco_theory.kernels import Moments
 from geco_theory.mixtures import Mixture
 
 
@@ -28,3 +30,26 @@ class Solution:
     certificate: float
     converged: bool
     work: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        temperature: float,
+        mixture: Mixture,
+        state: Moments,
+        log_supremum: float,
+        tolerance: float,
+        work: dict[str, int],
+    ) -> Self:
+        """A solution of free masses from one pass over the data and the largest ln D found."""
+        rate = (state.free_energy - state.distortion / 2) / temperature
+        return cls(
+            temperature,
+            mixture.sorted_by_mass(),
+            state.free_energy,
+            state.distortion,
+            max(rate, 0.0),
+            max(log_supremum, 0.0),
+            log_supremum <= tolerance,
+            work,
+        )

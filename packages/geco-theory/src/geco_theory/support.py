@@ -1,4 +1,4 @@
-r"""Fewer decoder values where there are far more than the optimum needs.
+r"""Values that enter the support, and values that leave it where there are far too many.
 
 In few dimensions, or at temperatures far above the spacing of the values, the likelihoods of
 neighbouring values are nearly the same vector, and a Newton step on all of them has no accurate
@@ -16,14 +16,39 @@ from collections import Counter
 import numpy as np
 from scipy.optimize import nnls
 
-from geco_theory.kernels import moments, responsibilities
+from geco_theory.kernels import log_joint, moments, responsibilities
 from geco_theory.mixtures import Mixture, merge_coincident
 from geco_theory.standard_data import Array, StandardData
 
+_LEAST_BIRTH = 1e-8
 _STEPS = 6
 _SUM_WEIGHT = 100.0  # of the equation that the masses sum to 1
 _ENOUGH = 1e-6  # fall of F/T in one step
 _MERGE = (1.0, 0.5, 0.25, 0.1)  # in sqrt(T), tried in this order
+
+
+def give_birth(
+    data: StandardData, log_z: Array, temperature: float, mixture: Mixture, new: Array
+) -> Mixture:
+    r"""Add values with the masses that each would take if it came alone, shared among them.
+
+    Alone, the best mass m solves :math:`\sum_i w_i (R_i - 1) / (1 + m (R_i - 1)) = 0`, R the
+    likelihood of the new value over Z. The sum falls in m, so the root is found by halving, from
+    below: a new value that began with more mass than it can bear would die in the next step.
+    """
+    one = Mixture(new, np.ones(len(new)))
+    excess = np.expm1(np.minimum(log_joint(data.rows, one, temperature) - log_z[:, None], 600.0))
+    low = np.full(len(new), np.log(_LEAST_BIRTH))
+    high = np.full(len(new), np.log(0.5))
+    for _ in range(16):
+        middle = 0.5 * (low + high)
+        more = data.weights @ (excess / (1.0 + np.exp(middle) * excess)) > 0
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    mass = np.exp(low) / len(new)
+    return Mixture(
+        np.concatenate([mixture.values, new]),
+        np.concatenate([mixture.masses * (1.0 - mass.sum()), mass]),
+    )
 
 
 def reduce_support(
