@@ -120,12 +120,13 @@ def test_the_default_folder_is_named_after_the_file(
     assert (tmp_path / "blobs-analysis" / "analysis.nc").is_file()
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_equal_masses(data: Path, tmp_path: Path) -> None:
     assert run(data, "--masses", "equal", "--out", str(tmp_path / "o"), "--quiet") == 0
     with xr.open_dataset(tmp_path / "o" / "analysis.nc", engine="h5netcdf") as saved:
         assert saved.attrs["masses"] == "equal"
         assert part(saved, "advice") is None
+    page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "Not shown for equal masses" in page
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -147,6 +147,20 @@ def test_equal_masses_have_two_branches(blobs: np.ndarray) -> None:
         assert (path["free_energy"] >= bound["free_energy"] - 1e-9).all()
 
 
+def test_a_certificate_from_a_sample_of_the_data_says_so(
+    blobs: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"temperatures": 8, "n_transitions": 0, "tolerance": 1e-6}
+    whole = PhaseTransitions(**settings).fit(blobs).path_
+    assert "search" not in whole["certificate"].attrs
+    monkeypatch.setattr("geco_theory.lean._SAMPLE", 30)
+    lean = PhaseTransitions(working_memory=0.01, **settings).fit(blobs).path_
+    assert "sample" in lean["certificate"].attrs["search"]
+    assert lean["converged"].all()
+    gap = (lean["free_energy"] - whole["free_energy"]) / lean["temperature"]
+    assert abs(gap).max() < 2e-6
+
+
 def test_cooling_stops_at_the_number_of_clusters_asked_for(blobs: np.ndarray) -> None:
     found = PhaseTransitions(temperatures=15, max_clusters=4, n_transitions=0).fit(blobs)
     counts = found.path_["n_clusters"].to_numpy()

@@ -77,4 +77,12 @@ def solve_lean(
         if len(new):
             mixture = give_birth(data, state.log_z, temperature, mixture, new)
             work["births"] += len(new)
-    return Solution.of(temperature, mixture, state, maxima.log_supremum, tolerance, dict(work))
+    return Solution.of(
+        temperature,
+        mixture,
+        state,
+        maxima.log_supremum,
+        tolerance,
+        dict(work),
+        sampled=number < len(data.rows),
+    )

@@ -18,6 +18,7 @@ from geco_theory.certificate import ascend
 from geco_theory.standard_data import Array, StandardData
 
 _MAX_ROUNDS = 100
+_FIRST = 64  # starts of the first search
 _FEW = 16  # highest maxima that are followed between searches from all starts
 
 
@@ -53,7 +54,7 @@ def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
     squares = np.einsum("ij,ij->i", data.rows, data.rows)
     birth: Array = np.zeros(data.rows.shape[1])
     mean = np.zeros((1, data.rows.shape[1]))
-    few = starts
+    few, all_of_them = starts[:: max(1, len(starts) // _FIRST)], False
     for _ in range(_MAX_ROUNDS):
         log_z = -squares / (2 * temperature)
         maxima = ascend(data, log_z, temperature, few, known=mean, accuracy=1e-12, capture=1e-3)
@@ -64,11 +65,12 @@ def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
             higher = _zero_temperature(data, birth)
         if higher > temperature * (1.0 + 1e-14):
             temperature = higher
-            few = maxima.points[:_FEW]  # they move little: all starts again only at the end
-        elif few is starts:
+            # they move little: all starts again only at the end
+            few, all_of_them = maxima.points[:_FEW], False
+        elif all_of_them:
             break
         else:
-            few = starts
+            few, all_of_them = starts, True
     continuous = not bool(birth.any())
     return OneValueLimit(limit if continuous else temperature, birth, continuous)
 

@@ -7,6 +7,8 @@ import xarray as xr
 
 from geco_theory.solutions import Solution
 
+SAMPLED = "from a sample of the data: a lower estimate of ln S, not a bound on the error of F"
+
 
 def path_dataset(solutions: Mapping[float, Solution], unit: float) -> xr.Dataset:
     """The path over `temperature`, ascending.
@@ -41,4 +43,6 @@ def path_dataset(solutions: Mapping[float, Solution], unit: float) -> xr.Dataset
     }
     for name, (units, long_name) in attributes.items():
         dataset[name].attrs = {"units": units, "long_name": long_name}
+    if any(s.sampled for s in rows):
+        dataset["certificate"].attrs["search"] = SAMPLED
     return dataset

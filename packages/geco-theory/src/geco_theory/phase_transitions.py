@@ -64,8 +64,10 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             means no limit up to 3,000 different samples, else 500.
         n_jobs: Temperatures solved in parallel (free masses), as in joblib.
         working_memory: MiB for the matrices of a second-order step, which has two of
-            n x n numbers; where they do not fit, first-order steps in row blocks are taken and
-            the certificate starts from a sample of the data. None: scikit-learn's setting.
+            n x n numbers; where they do not fit, steps in row blocks are taken and the
+            certificate is looked for from a sample of at most 1,024 data points: a lower
+            estimate of ln S then (the attribute `search` of `path_["certificate"]` says so),
+            and `converged` that no ascent from there found more. None: scikit-learn's setting.
         progress: Called after every solved temperature with a dict: `done`, `total`,
             `temperature`, `n_clusters`, `stage`.
 

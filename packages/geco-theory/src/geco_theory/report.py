@@ -36,13 +36,20 @@ def render_report(results: xr.Dataset) -> str:
     """
     path, transitions = part(results, "path"), part(results, "transition")
     curve, advice, tree = (part(results, name) for name in ("curve", "advice", "tree"))
+    free = results.attrs["masses"] == "free"
     sections = []
     if path is not None:
         picture = plot_phase_diagram(path, transitions, results.attrs.get("detected", ()))
-        caption = (
+        change = (
             "The one-value solution ends at the highest birth; RE and its rate have kinks at "
-            "births, no jumps (D9). The dotted lines are the highest local maxima of the second "
-            "derivative, the paper's detector."
+            "births, no jumps (D9)."
+            if free
+            else "One branch of equal masses: RE can jump where tiles merge, and another branch "
+            "can have another RE at the same temperature (D3)."
+        )
+        caption = (
+            f"{change} The dotted lines are the highest local maxima of the second derivative, "
+            "the paper's detector."
         )
         sections.append(_section("Reconstruction error over temperature", picture, caption))
     if tree is not None:
@@ -55,6 +62,12 @@ def render_report(results: xr.Dataset) -> str:
             "capacity one value per sample costs ln n."
         )
         sections.append(_section("Rate and distortion", picture, caption))
+    if not free:
+        sections.append(
+            "<h2>Rate and distortion</h2><p>Not shown for equal masses: the branch is a local "
+            "minimum without a certificate, so it bounds no model, and there is no advice on "
+            "kappa. Analyse with free masses for both.</p>"
+        )
     if advice is not None:
         sections.append(f"<h2>Which tolerance to ask for</h2>{_advice_table(advice)}")
     if transitions is not None and transitions.sizes.get("transition", 0):
@@ -101,8 +114,9 @@ def _facts(results: xr.Dataset, path: xr.Dataset | None) -> str:
         certificate = path["certificate"].values
         if np.isfinite(certificate).any():
             worst = float(np.nanmax(certificate))
-            rows.append(("Largest certificate ln S: F lies at most T ln S above the optimum",
-                         _number(max(worst, 0.0))))  # fmt: skip
+            search = path["certificate"].attrs.get("search")
+            meaning = search or "F lies at most T ln S above the optimum"
+            rows.append((f"Largest certificate ln S: {meaning}", _number(max(worst, 0.0))))
         missed = int((~path["converged"].values.astype(bool)).sum())
         if missed:
             rows.append(("Temperatures where the tolerance was not reached", str(missed)))

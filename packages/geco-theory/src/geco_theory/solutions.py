@@ -20,6 +20,8 @@ class Solution:
         certificate: ln S; F lies at most T ln S above the optimum (nan for equal masses).
         converged: Whether the tolerance was reached.
         work: Counts of what was done.
+        sampled: Whether the certificate was looked for from a sample of the data only; it is
+            then a lower estimate of ln S.
     """
 
     temperature: float
@@ -30,6 +32,7 @@ class Solution:
     certificate: float
     converged: bool
     work: dict[str, int] = field(default_factory=dict)
+    sampled: bool = False
 
     @classmethod
     def of(
@@ -40,6 +43,8 @@ class Solution:
         log_supremum: float,
         tolerance: float,
         work: dict[str, int],
+        *,
+        sampled: bool = False,
     ) -> Self:
         """A solution of free masses from one pass over the data and the largest ln D found."""
         rate = (state.free_energy - state.distortion / 2) / temperature
@@ -52,4 +57,5 @@ class Solution:
             max(log_supremum, 0.0),
             log_supremum <= tolerance,
             work,
+            sampled,
         )
