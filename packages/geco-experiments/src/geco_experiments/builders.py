@@ -61,6 +61,7 @@ def _model(
                 hidden=config.width,
                 context_shape=context_shape,
                 shared=config.shared,
+                stride=config.draw_stride,
             )
 
 

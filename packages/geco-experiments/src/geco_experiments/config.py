@@ -97,6 +97,8 @@ class ModelConfig:
     """mlp-vae: hidden units."""
     draw_steps: int = 8
     """conv-draw: recurrent steps."""
+    draw_stride: int = 2
+    """conv-draw: image pixels per cell of its states, along each side."""
     shared: bool = True
     """conv-draw: the same weights at every step."""
     flow: Literal["prior", "posterior"] = "prior"
@@ -106,7 +108,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _positive(self, "latents", "width", "hidden", "draw_steps", "couplings")
+        _positive(self, "latents", "width", "hidden", "draw_steps", "draw_stride", "couplings")
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class ExecutionConfig:
     """How a run is carried out. Recorded, but no part of its name."""
 
     device: Annotated[str, arg(aliases=["--device"])] = "auto"
-    """A torch device such as `cpu`, `cuda` or `mps`; `auto` takes an accelerator where there is one."""
+    """A torch device such as `cpu` or `cuda`; `auto` takes an accelerator where there is one."""
     compile: bool = False
     """Compile the model's forward pass with torch.compile."""
     channels_last: bool = False

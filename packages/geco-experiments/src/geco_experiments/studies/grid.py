@@ -40,6 +40,7 @@ class Size:
     batch_size: int = 128
     learning_rate: float = 1e-3
     draw_steps: int = 8
+    draw_stride: int = 2
     train_limit: int | None = None
     test_limit: int | None = None
 
@@ -57,7 +58,7 @@ _SIZES: dict[str, dict[str, Size]] = {
         "mlp-vae": Size(32, 1, 4000),
         "conv-vae": Size(32, 24, 4000),
         "nvp-vae": Size(32, 24, 4000),
-        "conv-draw": Size(4, 24, 2000, batch_size=64, draw_steps=4),
+        "conv-draw": Size(4, 16, 2000, batch_size=64, draw_steps=4, draw_stride=4),
     },
     "paper": {
         "linear-vae": Size(64, 1, 20_000, learning_rate=LINEAR_RATE),
@@ -102,6 +103,7 @@ def run_config(
             latents=size.latents if latents is None else latents,
             width=size.width,
             draw_steps=size.draw_steps,
+            draw_stride=size.draw_stride,
         ),
         objective=objective,
         training=TrainingConfig(

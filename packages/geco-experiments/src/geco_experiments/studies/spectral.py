@@ -120,7 +120,7 @@ class SpectralLink(Study):
                 "agreement",
                 figure,
                 "; ".join(f"{name}: {DATA[str(name)]}" for name in names)
-                + ". Above: agreement of the fixed points' partition with that of another method told "
+                + ". Above: agreement of the fixed points' partition with another method's, told "
                 "the same number of clusters, spectral clustering with the affinity "
                 "exp(−‖x − x′‖² / 2T) at the same T; one line for each sample. Below: the number "
                 "of clusters. Shaded: the widest range of equal numbers.",

@@ -9,11 +9,12 @@ import xarray as xr
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from geco_experiments.config import ModelName, RunConfig
-from geco_experiments.findings import Claim, Table, Verdict
+from geco_experiments.findings import Claim, Table
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values, select
 from geco_experiments.studies.grid import annealed, elbo, geco, run_config, seeds
 from geco_experiments.studies.style import COLORS, LABELS, new_figure, place_legend
+from geco_experiments.studies.verdicts import by_share
 
 __all__ = ["TargetStudy"]
 
@@ -142,20 +143,13 @@ class TargetStudy(Study):
         part = data.isel(run=np.flatnonzero(data["objective"].values == "geco"))
         off = abs(part["final_rms_error"].sel(split="train") / part["kappa"] - 1).values
         hits = int((off <= TOLERANCE).sum())
-        verdict: Verdict = (
-            "holds"
-            if hits == off.size
-            else "holds partly"
-            if 2 * hits >= off.size
-            else "does not hold here"
-        )
         return [
             Claim(
                 "GECO reaches the tolerance that was asked for, without a sweep",
                 "the training-set RMS error of every run within 2% of κ: holds; of at least half "
                 "of the runs: holds partly",
                 f"{hits} of {off.size} runs within 2%; largest deviation {100 * off.max():.1f}%",
-                verdict,
+                by_share(hits, off.size),
             )
         ]
 
