@@ -115,6 +115,41 @@ def test_missing_data_is_one_message(geco, tmp_path):
     assert str(tmp_path) in err
 
 
+@pytest.mark.parametrize("executor", ["serial", "local"])
+def test_a_sweep_finds_missing_data_before_its_first_run(geco, tmp_path, executor):
+    out = tmp_path / "out"
+    words = ["--vary", "dataset.name=digits,mnist,mnist-rotate", "seed=0,1", "--quiet"]
+    words += ["--data-home", tmp_path, "--out", out, "--executor", executor]
+    code, _, err = geco("sweep", *TINY, *words)
+    assert code == 2
+    # one line for each dataset, not one for each run
+    assert [line.split(":")[0] for line in err.splitlines()] == ["mnist", "mnist-rotate"]
+    assert err.count("geco data fetch mnist") == 2
+    assert str(tmp_path) in err
+    assert not out.exists()
+
+
+def test_a_finished_sweep_needs_no_data(geco, tmp_path, monkeypatch):
+    words = ["--vary", "seed=0", "--out", tmp_path, "--executor", "serial", "--quiet"]
+    assert geco("sweep", *TINY, *words)[0] == 0
+    asked = []
+    monkeypatch.setattr(
+        "geco_experiments.commands.require", lambda names, home: asked.append(list(names))
+    )
+    monkeypatch.setattr("geco_experiments.datasets.load", None)
+    assert geco("sweep", *TINY, *words)[0] == 0
+    assert asked == [[]]
+
+
+def test_data_check_names_folders_and_commands(geco, tmp_path):
+    code, out, _ = geco("data", "check", "mnist", "--data-home", tmp_path)
+    assert code == 2
+    assert str(tmp_path) in out
+    assert "geco data fetch mnist" in out
+    assert "train-images-idx3-ubyte" in out
+    assert geco("data", "check", "digits")[0] == 0
+
+
 def test_a_folder_that_cannot_be_used(geco, tmp_path):
     (tmp_path / "file").touch()
     code, _, err = geco("run", *TINY, "--out", tmp_path / "file", "--quiet")
@@ -128,7 +163,7 @@ def test_sweep(geco, tmp_path):
     assert code == 0
     assert "2 of 2 runs finished" in err
     assert len(list(tmp_path.glob("*/run.nc"))) == 2
-    bad = ["--vary", "dataset.name=digits,celeba", "--data-home", tmp_path]
+    bad = ["--vary", "training.learning_rate=0.001,1e30"]
     code, _, err = geco(
         "sweep",
         *bad,
@@ -143,7 +178,8 @@ def test_sweep(geco, tmp_path):
     )
     assert code == 1
     assert "1 of 2 runs finished" in err
-    assert "failed: celeba" in err
+    assert "failed: digits" in err
+    assert "diverged" in err
     assert ".log" in err
 
 

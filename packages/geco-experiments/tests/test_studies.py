@@ -225,5 +225,8 @@ def test_missing_data_ends_the_command_with_its_message(tmp_path, capsys, monkey
     )
     assert code == 2
     told = capsys.readouterr().err
-    assert "train-images-idx3-ubyte" in told
+    assert told.count("train-images-idx3-ubyte") == 1
+    assert "geco data fetch mnist" in told
+    assert str(tmp_path / "nowhere") in told
     assert "Traceback" not in told
+    assert not (tmp_path / "runs").exists()  # nothing was started

@@ -18,12 +18,13 @@ import xarray as xr
 from geco_experiments import results
 from geco_experiments.config import RunConfig, field_paths
 from geco_experiments.data_home import ENVIRONMENT, DataHome
-from geco_experiments.datasets import NAMES, wanted
+from geco_experiments.datasets import NAMES, locate, require
 from geco_experiments.datasets.fetch import fetch
 from geco_experiments.datasets.sources import needs
 from geco_experiments.distributed import process_group
+from geco_experiments.errors import MissingDataError
 from geco_experiments.progress import NoMeter, TqdmMeter
-from geco_experiments.sweeps import ExecutorName, product, sweep
+from geco_experiments.sweeps import ExecutorName, product, sweep, unfinished
 from geco_experiments.training import Stopped, run
 
 __all__ = ["data_main", "run_main", "show_main", "sweep_main"]
@@ -95,6 +96,9 @@ def sweep_main(argv: Sequence[str]) -> int:
     except (TypeError, ValueError) as error:
         say(str(error))
         return 2
+    if command.scheduler is None:  # else the workers may have folders of their own
+        home = DataHome.resolve(command.data_home)
+        require((c.dataset.name for c in unfinished(configs, command.out)), home)
     outcome = sweep(
         configs,
         command.out,
@@ -175,27 +179,23 @@ def data_main(argv: Sequence[str]) -> int:
             say(str(path))
         return 0
     names = NAMES if options.name is None else (options.name,)
+    say(home.searched, stream=sys.stdout)
     missing = [name for name in names if not _check(name, home)]
     return 2 if options.name in missing else 0
 
 
 def _check(name: str, home: DataHome) -> bool:
-    groups = wanted(name)
-    found = [home.find(group) for group in groups]
-    archive = home.find(("cifar-10-binary.tar.gz",)) if name == "cifar-10" else None
-    if archive is not None:
-        found = [archive]
-    there = all(path is not None for path in found)
-    if there and found:
-        where = f"found in {found[0].parent}" if found[0] else ""
-    elif there:
-        where = "ready"
-    else:
+    try:
+        found = locate(name, home)
+    except MissingDataError:
         where = f"missing; needs {needs(name)}"
         if name != "celeba":
             where += f"; get it with `geco data fetch {name}`"
+        say(f"{name:14s} {where}", stream=sys.stdout)
+        return False
+    where = f"found in {found[0].parent}" if found else "ready"
     say(f"{name:14s} {where}", stream=sys.stdout)
-    return there
+    return True
 
 
 def say(text: str, stream: Any = None) -> None:

@@ -71,13 +71,19 @@ class DataHome:
 
     def missing(self, dataset: str, files: Sequence[str], remedy: str) -> str:
         """The one message for files that are not there."""
+        return f"{dataset}: no {', '.join(files)} (plain or compressed) in {self._where}; {remedy}"
+
+    @property
+    def searched(self) -> str:
+        """The folders that are searched, in words."""
+        return f"looking in {self._where}"
+
+    @property
+    def _where(self) -> str:
         if self.named is None:
-            where = f"{self.cache} (no data folder: set {ENVIRONMENT} or give --data-home)"
-        else:
-            where = " or ".join(str(folder) for folder in self.folders)
-            if not self.named.is_dir():
-                where += f" ({self.named} is no folder)"
-        return f"{dataset}: no {', '.join(files)} (plain or compressed) in {where}; {remedy}"
+            return f"{self.cache} (no data folder: set {ENVIRONMENT} or give --data-home)"
+        where = " or ".join(str(folder) for folder in self.folders)
+        return where if self.named.is_dir() else f"{where} ({self.named} is no folder)"
 
 
 def find_data_home(path: str | os.PathLike[str] | None = None) -> Path | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import xarray as xr
 
 from geco_experiments.config import RunConfig
+from geco_experiments.data_home import DataHome
+from geco_experiments.datasets import require
 from geco_experiments.errors import GecoError, RunError
 from geco_experiments.findings import Claim
 from geco_experiments.progress import Meter, TqdmMeter
@@ -21,7 +23,7 @@ from geco_experiments.report import ReportError, build_report
 from geco_experiments.results import write_dataset
 from geco_experiments.studies import STUDIES
 from geco_experiments.studies.base import Profile, Runs, Study, finish_study
-from geco_experiments.sweeps import ExecutorName, sweep
+from geco_experiments.sweeps import ExecutorName, sweep, unfinished
 
 __all__ = ["main", "report_main", "reproduce"]
 
@@ -59,6 +61,7 @@ def reproduce(
         The path of the page.
 
     Raises:
+        MissingDataError: a dataset is not on this machine; found before any run starts.
         RunError: a run failed; the rest were still made, and the message names the logs.
     """
     folder = out / "runs"
@@ -67,6 +70,8 @@ def reproduce(
     opened: dict[Path, xr.Dataset] = {}
     while new := _unmade(wanted, made):
         say(f"{len(new)} runs to make or find in {folder}")
+        missing = (config.dataset.name for config in unfinished(new, folder))
+        require(missing, DataHome.resolve(data_home))
         outcome = sweep(
             new,
             folder,

@@ -17,7 +17,7 @@ from geco_experiments.progress import Meter, NoMeter
 from geco_experiments.results import FILE
 from geco_experiments.tasks import LOGS, Outcome, Task
 
-__all__ = ["ExecutorName", "SweepOutcome", "product", "sweep"]
+__all__ = ["ExecutorName", "SweepOutcome", "product", "sweep", "unfinished"]
 
 ExecutorName = Literal["serial", "local", "dask"]
 
@@ -60,6 +60,11 @@ def product(base: RunConfig, axes: Mapping[str, Sequence[Any]]) -> list[RunConfi
     """
     combinations = itertools.product(*axes.values())
     return [replace(base, dict(zip(axes, values, strict=True))) for values in combinations]
+
+
+def unfinished(configs: Iterable[RunConfig], out: str | os.PathLike[str]) -> list[RunConfig]:
+    """Those of the runs that have no result in the folder yet."""
+    return [config for config in configs if not (Path(out) / config.name / FILE).is_file()]
 
 
 def sweep(

@@ -1,12 +1,25 @@
 """Image datasets by name: read from the data folder, kept as uint8, batched on demand."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from geco_experiments.config import DatasetConfig
 from geco_experiments.data_home import DataHome
 from geco_experiments.datasets import celeba, cifar, digits, mnist, olivetti
 from geco_experiments.datasets.base import Batch, ImageData, Split, SplitName
 from geco_experiments.datasets.views import ColourView, RotateView
+from geco_experiments.errors import MissingDataError
 
-__all__ = ["NAMES", "Batch", "ImageData", "Split", "SplitName", "load", "wanted"]
+__all__ = [
+    "NAMES",
+    "Batch",
+    "ImageData",
+    "Split",
+    "SplitName",
+    "load",
+    "locate",
+    "require",
+]
 
 NAMES = (
     "digits",
@@ -49,17 +62,38 @@ def _read(config: DatasetConfig, home: DataHome) -> ImageData:
             return celeba.load(home, config.image_size)
 
 
-def wanted(name: str) -> list[tuple[str, ...]]:
-    """For each file of a dataset, the names under which it is looked for."""
+def locate(name: str, home: DataHome) -> list[Path]:
+    """The files of a dataset, without reading them; none for digits.
+
+    Raises:
+        MissingDataError: if some are not there; the message names them, the folders searched and
+            what to do.
+    """
     match name:
         case "mnist" | "mnist-rotate" | "color-mnist":
-            return mnist.wanted("mnist")
+            return mnist.locate(home, name, "mnist")
         case "fashion-mnist":
-            return mnist.wanted("fashion-mnist")
+            return mnist.locate(home, name, name)
         case "cifar-10":
-            return cifar.wanted()
+            return cifar.locate(home)
         case "olivetti":
-            return olivetti.wanted()
+            return olivetti.locate(home)
         case "celeba":
-            return celeba.wanted()
+            return celeba.locate(home)
     return []
+
+
+def require(names: Iterable[str], home: DataHome) -> None:
+    """Make sure that the files of all datasets are there before any work starts.
+
+    Raises:
+        MissingDataError: one message with a line for each dataset that is missing.
+    """
+    lines: list[str] = []
+    for name in dict.fromkeys(names):
+        try:
+            locate(name, home)
+        except MissingDataError as error:
+            lines.append(str(error))
+    if lines:
+        raise MissingDataError("\n".join(lines))

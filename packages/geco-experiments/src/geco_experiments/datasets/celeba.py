@@ -13,7 +13,7 @@ from geco_experiments.datasets.files import Array, cached
 from geco_experiments.datasets.sources import needs
 from geco_experiments.errors import DataError
 
-__all__ = ["load", "wanted"]
+__all__ = ["load", "locate", "wanted"]
 
 FOLDERS = ("celeba", "CelebA", "celeba/Anno", "celeba/Eval")
 CROP = 148  # the usual centre crop of the 178 x 218 aligned pictures
@@ -27,13 +27,22 @@ def wanted() -> list[tuple[str, ...]]:
     ]
 
 
+def locate(home: DataHome) -> list[Path]:
+    """The pictures' folder and the partition.
+
+    Raises:
+        MissingDataError: if one is not there.
+    """
+    return home.require("celeba", wanted(), f"celeba needs {needs('celeba')}")
+
+
 def load(home: DataHome, size: int = 64) -> ImageData:
     """Read the training and the test part, cropped to the centre and reduced to `size`.
 
     Raises:
         DataError: if the folder is missing, or a picture listed in the partition is.
     """
-    folder, partition = home.require("celeba", wanted(), f"celeba needs {needs('celeba')}")
+    folder, partition = locate(home)
     names: dict[int, list[Path]] = {0: [], 1: [], 2: []}
     for number, line in enumerate(partition.read_text("utf-8").splitlines(), 1):
         words = line.split()

@@ -1,5 +1,7 @@
 """CIFAR-10 from its binary version; the Python version holds pickles and is never opened."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -16,7 +18,7 @@ from geco_experiments.datasets.files import (
 )
 from geco_experiments.errors import DataError
 
-__all__ = ["load", "wanted"]
+__all__ = ["load", "locate", "wanted"]
 
 FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 FOLDERS = ("cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin", "cifar-10")
@@ -29,21 +31,29 @@ def wanted() -> list[tuple[str, ...]]:
     return [variants(name, FOLDERS) for name in FILES]
 
 
+def locate(home: DataHome) -> list[Path]:
+    """The six files, or the one archive that holds them.
+
+    Raises:
+        MissingDataError: if neither is there.
+    """
+    archive = home.find(ARCHIVE)
+    if archive is not None and any(home.find(group) is None for group in wanted()):
+        return [archive]
+    remedy = "get them with `geco data fetch cifar-10`"
+    pickles = home.find(PICKLES)
+    if pickles is not None:
+        remedy = f"{pickles.name} is there but holds pickles, which can run code; {remedy}"
+    return home.require("cifar-10", wanted(), remedy)
+
+
 def load(home: DataHome) -> ImageData:
     """Read 50,000 training and 10,000 held-out colour images of 32 x 32 pixels.
 
     Raises:
         DataError: if files are missing, damaged or do not fit together.
     """
-    archive = home.find(ARCHIVE)
-    if archive is not None and any(home.find(group) is None for group in wanted()):
-        paths = [archive]
-    else:
-        remedy = "get them with `geco data fetch cifar-10`"
-        pickles = home.find(PICKLES)
-        if pickles is not None:
-            remedy = f"{pickles.name} is there but holds pickles, which can run code; {remedy}"
-        paths = home.require("cifar-10", wanted(), remedy)
+    paths = locate(home)
 
     def make() -> Array:
         if len(paths) == 1:

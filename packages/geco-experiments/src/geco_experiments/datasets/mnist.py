@@ -1,5 +1,7 @@
 """MNIST and Fashion-MNIST from their idx files."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -8,7 +10,7 @@ from geco_experiments.datasets.base import ImageData, PlainView, Split, View
 from geco_experiments.datasets.files import read_idx, variants
 from geco_experiments.errors import DataError
 
-__all__ = ["FILES", "FOLDERS", "load"]
+__all__ = ["FILES", "FOLDERS", "load", "locate", "wanted"]
 
 FOLDERS = {
     "mnist": ("MNIST/raw", "MNIST", "mnist/raw", "mnist"),
@@ -27,6 +29,15 @@ def wanted(family: str) -> list[tuple[str, ...]]:
     return [variants(name, FOLDERS[family]) for name in FILES]
 
 
+def locate(home: DataHome, name: str, family: str) -> list[Path]:
+    """The four files.
+
+    Raises:
+        MissingDataError: if some are not there.
+    """
+    return home.require(name, wanted(family), f"get them with `geco data fetch {family}`")
+
+
 def load(
     home: DataHome, *, family: str = "mnist", name: str | None = None, view: View | None = None
 ) -> ImageData:
@@ -42,7 +53,7 @@ def load(
         DataError: if files are missing, damaged or do not fit together.
     """
     name = name or family
-    paths = home.require(name, wanted(family), f"get them with `geco data fetch {family}`")
+    paths = locate(home, name, family)
     arrays = [read_idx(path) for path in paths]
     for path, array, dimensions in zip(paths, arrays, (3, 1, 3, 1), strict=True):
         if array.ndim != dimensions or (dimensions == 3 and array.shape[1:] != (28, 28)):

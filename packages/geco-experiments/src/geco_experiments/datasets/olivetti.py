@@ -12,7 +12,7 @@ from geco_experiments.data_home import DataHome
 from geco_experiments.datasets.base import ImageData, Split
 from geco_experiments.errors import DataError
 
-__all__ = ["load", "wanted"]
+__all__ = ["load", "locate", "wanted"]
 
 FOLDERS = ("scikit_learn_data", "olivetti", "olivetti_faces", ".")
 # a .pkz is a pickle: only files whose content is known are opened
@@ -25,14 +25,22 @@ def wanted() -> list[tuple[str, ...]]:
     return [tuple(f"{folder}/{name}" for folder in FOLDERS for name in names)]
 
 
+def locate(home: DataHome) -> list[Path]:
+    """The one file.
+
+    Raises:
+        MissingDataError: if it is not there.
+    """
+    return home.require("olivetti", wanted(), "get it with `geco data fetch olivetti`")
+
+
 def load(home: DataHome) -> ImageData:
     """Read 360 training pictures and, of each person, the last one held out.
 
     Raises:
         DataError: if the file is missing, damaged or a pickle of unknown content.
     """
-    remedy = "get it with `geco data fetch olivetti`"
-    (path,) = home.require("olivetti", wanted(), remedy)
+    (path,) = locate(home)
     faces = _mat(path) if path.suffix == ".mat" else _pkz(path)
     images = torch.from_numpy(faces.reshape(400, 64, 64).transpose(0, 2, 1).copy())[:, None]
     labels = torch.arange(400) // 10
