@@ -156,6 +156,7 @@ def ascend(
     accuracy: float = 1e-10,
     capture: float = 5e-3,
     climb_known: bool = False,
+    refine: bool = True,
 ) -> Maxima:
     """Ascend from every start.
 
@@ -170,6 +171,8 @@ def ascend(
         capture: How near that is for a climb in double precision, in units of sqrt(T).
         climb_known: Climb from `known` as well: needed where they are decoder values that are
             not at their maxima yet, beside which D can be larger than at them.
+        refine: Whether the climbs go on in double precision; without, they end within about 1e-5
+            below the maxima.
     """
     none = np.empty((0, starts.shape[1]))
     known = none if known is None else known
@@ -177,7 +180,7 @@ def ascend(
     fine = Landscape(data, log_z, temperature)
     reach = np.sqrt(temperature)
     early = max(_CAPTURE, capture) if capture > 2e-3 else capture
-    settled, going = _climb(bulk, starts, known, _BULK_CYCLES, 1e-5, early)
+    settled, going = _climb(bulk, starts, known, _BULK_CYCLES, max(accuracy, 1e-5), early)
     points = np.concatenate([settled, going])
     points = points[~_captured(points, known, early * reach)]
     if delicate is not None and len(delicate):
@@ -185,7 +188,8 @@ def ascend(
         points = np.concatenate([points, delicate[rising]])
     if len(points):
         points = points[distinct(points, fine.step(points)[0], 0.1 * _SAME * reach)]
-        points = np.concatenate(_climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
+        if refine:
+            points = np.concatenate(_climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
     if climb_known:
         points = np.concatenate([points, *_climb(fine, known, none, 20, accuracy, 1e-4)])
     points = np.concatenate([points, known])
