@@ -85,3 +85,13 @@ def test_plain_steps_cannot_lower_it(seed: int, power: float) -> None:
         mixture = Mixture(moments(data, mixture, 10.0**power).means, mixture.masses)
     later = moments(data, mixture, 10.0**power).free_energy
     assert later == pytest.approx(found.free_energy, abs=1e-10)
+
+
+def test_tiles_that_meet_in_the_first_plain_steps_are_one_value() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 0.0], [5.0, 5.0], [9.0, 0.0]])
+    tight = (centres[:, None] + 0.01 * rng.normal(size=(3, 10, 2))).reshape(30, 2)
+    data = StandardData.from_samples(tight)
+    found = heat(data, np.array([0.02, 0.1]))
+    assert [f.mixture.size for f in found] == [3, 3]
+    np.testing.assert_allclose(found[0].mixture.masses, 1 / 3)

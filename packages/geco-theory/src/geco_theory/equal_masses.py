@@ -51,6 +51,7 @@ def solve_equal(
     # plain steps know nothing of stability: only tiles on their own are solved by them
     converged = converged and mixture.size == int(data.counts.sum())
     merge = max(_MERGE, _EAGER * float(np.sqrt(temperature))) if eager else _MERGE
+    converged = converged and merge_coincident(mixture, merge).size == mixture.size
     for _ in range(0 if converged else _MAX_ROUNDS):
         mixture, part, error = _descend(data, mixture, temperature, merge, tolerance, work)
         split = None if tied else split_unstable(data, mixture, temperature, part, work)
