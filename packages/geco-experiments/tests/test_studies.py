@@ -8,7 +8,16 @@ import pytest
 import torch
 import xarray as xr
 
-from geco_experiments import classifiers
+from geco_experiments import classifiers, open_run, run
+from geco_experiments.config import (
+    DatasetConfig,
+    ExecutionConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from geco_experiments.data_home import DataHome
 from geco_experiments.findings import read_findings
 from geco_experiments.limits import data_limits, least_kl
 from geco_experiments.reproduce import main, reproduce
@@ -108,6 +117,38 @@ def test_no_run_lies_below_the_bound(results):
     assert np.nanmin(margin + 4 * data["final_kl_error"].sel(split="train").values) > 0
 
 
+def test_the_bound_catches_a_wrong_kl_or_error(tiny, tmp_path):
+    """On a trained model the bound is well above zero, and a wrong KL or error falls below it."""
+    config = RunConfig(
+        dataset=DatasetConfig(train_limit=100, test_limit=20),
+        model=ModelConfig(name="mlp-vae", latents=8),
+        objective=ObjectiveConfig(kappa=0.12),
+        training=TrainingConfig(steps=600, batch_size=50, marginal_samples=0),
+        execution=ExecutionConfig(device="cpu", threads=1),
+    )
+    finished = open_run(run(config, tmp_path / "runs")).sel(split="train")
+    limits = data_limits(config.dataset, DataHome.resolve(), tmp_path / "limits", temperatures=8)
+    kl, error = float(finished["final_kl"]), float(finished["final_rms_error"])
+    least = float(least_kl(limits, error))
+    assert least > 1.5
+    assert kl > least
+    assert kl / config.model.latents < least  # the mean over latents in place of their sum
+    # an error taken over twice the elements and a KL in units of ten nats would be seen too
+    assert kl / 10 < float(least_kl(limits, error / math.sqrt(2)))
+
+
+def test_the_bound_from_blocks_is_below_that_of_the_whole_set(tmp_path, monkeypatch):
+    config = DatasetConfig(train_limit=240)
+    whole = data_limits(config, DataHome.resolve(), tmp_path / "whole", temperatures=5)
+    for name, value in (("LARGE", 200), ("BLOCK", 60), ("BLOCKS", 4), ("COMPONENTS", 64)):
+        monkeypatch.setattr(f"geco_experiments.limits.{name}", value)
+    blocks = data_limits(config, DataHome.resolve(), tmp_path / "blocks", temperatures=5)
+    assert (whole.attrs["blocks"], blocks.attrs["blocks"]) == (1, 4)
+    errors = np.linspace(0.05, 0.25, 9)
+    assert (least_kl(blocks, errors) <= least_kl(whole, errors) + 1e-3).all()
+    assert least_kl(blocks, 0.1) > 1
+
+
 def test_the_bound_is_zero_above_the_transition_and_at_most_the_linear_rate(results):
     limits = xr.load_dataset(next((results / "limits").glob("*.nc")), engine="h5netcdf")
     total = math.sqrt(
@@ -122,11 +163,8 @@ def test_the_limits_are_read_back(results, monkeypatch):
     config = study.configs(SMOKE)[0].dataset
     monkeypatch.setattr("geco_experiments.limits.load", None)  # must not be needed again
     (path,) = (results / "limits").glob("*.nc")
-    _, temperatures, values = path.stem.rsplit("-", 2)
     config = replace(config, train_limit=60)
-    again = data_limits(
-        config, None, path.parent, temperatures=int(temperatures), values=int(values)
-    )
+    again = data_limits(config, None, path.parent, temperatures=int(path.stem.rsplit("-", 1)[1]))
     xr.testing.assert_identical(again, xr.load_dataset(path, engine="h5netcdf"))
 
 

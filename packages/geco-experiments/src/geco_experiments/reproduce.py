@@ -29,7 +29,7 @@ __all__ = ["main", "report_main", "reproduce"]
 
 EXPECTED = {
     "smoke": "about 5 minutes on 2 cores",
-    "laptop": "about 90 minutes on 2 cores",
+    "laptop": "about 3 hours on 2 cores",
     "paper": "many hours on one GPU, resumable at any moment",
 }
 

@@ -121,10 +121,7 @@ class InformationPlane(Study):
     ) -> xr.Dataset | None:
         if config.name in ("mnist-rotate", "color-mnist"):
             return None  # conditional: the context tells part of the image
-        few = profile.name == "smoke"
-        return data_limits(
-            config, home, folder, temperatures=8 if few else 12, values=60 if few else 300
-        )
+        return data_limits(config, home, folder, temperatures=8 if profile.name == "smoke" else 12)
 
     def draw(self, data: xr.Dataset) -> list[Drawing]:
         """One panel for every pair of model and dataset."""
