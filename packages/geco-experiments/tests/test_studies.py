@@ -20,7 +20,7 @@ from geco_experiments.config import (
 from geco_experiments.data_home import DataHome
 from geco_experiments.findings import read_findings
 from geco_experiments.limits import data_limits, least_kl
-from geco_experiments.reproduce import main, reproduce
+from geco_experiments.reproduce import expected, main, reproduce
 from geco_experiments.studies import STUDIES, Profile, figure_1, figure_2, grid, spectral
 from geco_experiments.studies.cost import KAPPA, next_beta
 from geco_experiments.studies.figure_3 import turn
@@ -101,6 +101,22 @@ def test_the_page_holds_every_study(results):
     text = (results / "index.html").read_text("utf-8")
     for study in STUDIES:
         assert f'id="{study.name}"' in text, study.name
+
+
+def test_the_expected_time_of_the_laptop_profile(tmp_path):
+    laptop = Profile("laptop")
+    words = expected(STUDIES, laptop, tmp_path, 2)
+    assert 1 < float(words.split()[1]) < 4, words  # hours
+    for study in STUDIES:  # each within 90 minutes
+        one = expected([study], laptop, tmp_path, 2).split()
+        assert one[2] == "minutes"
+        assert float(one[1]) < 90
+    (config, *_) = STUDIES[0].configs(laptop)
+    done = tmp_path / "runs" / config.name / "run.nc"
+    before = expected(STUDIES[:1], laptop, tmp_path, 1)
+    done.parent.mkdir(parents=True)
+    done.touch()
+    assert float(expected(STUDIES[:1], laptop, tmp_path, 1).split()[1]) < float(before.split()[1])
 
 
 def test_nothing_is_made_twice(results, tiny):

@@ -6,6 +6,7 @@ never made again, so an interrupted reproduction goes on where it stopped.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from geco_experiments.report import ReportError, build_report
 from geco_experiments.results import write_dataset
 from geco_experiments.studies import STUDIES
 from geco_experiments.studies.base import Profile, Runs, Study, finish_study
+from geco_experiments.studies.grid import laptop_seconds
 from geco_experiments.sweeps import ExecutorName, sweep, unfinished
 
 __all__ = ["main", "report_main", "reproduce"]
@@ -102,6 +104,22 @@ def reproduce(
     return build_report(out)
 
 
+def expected(studies: Sequence[Study], profile: Profile, out: Path, workers: int) -> str:
+    """About how long the runs that are not finished yet will take, in words."""
+    if profile.name != "laptop" or profile.device != "cpu":
+        return EXPECTED[profile.name]
+    seconds, seen = 0.0, set()
+    for study in studies:
+        left = unfinished(study.configs(profile), out / "runs")
+        new = [config for config in left if config.name not in seen]
+        seen |= {config.name for config in new}
+        seconds += sum(map(laptop_seconds, new))
+        seconds += (study.growth - 1) * sum(map(laptop_seconds, left))
+    minutes = seconds / 60 / workers
+    span = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    return f"about {span} of training on {workers} cores, some more for measuring and drawing"
+
+
 def _unmade(wanted: dict[str, list[RunConfig]], made: set[str]) -> list[RunConfig]:
     """The configurations not made yet, each once, in the order of the studies."""
     new = {config.name: config for configs in wanted.values() for config in configs}
@@ -132,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [s for s in STUDIES if options.study is None or s.name in options.study]
     profile = Profile(options.profile, dataset=options.dataset, device=options.device)
     start = time.monotonic()
-    _say(f"profile {profile.name}: {EXPECTED[profile.name]}; {len(chosen)} studies")
+    cores = 1 if options.executor == "serial" else options.workers or os.cpu_count() or 1
+    _say(f"profile {profile.name}: {expected(chosen, profile, out, cores)}; {len(chosen)} studies")
     try:
         page = reproduce(
             chosen,

@@ -103,6 +103,7 @@ class Study(ABC):
         source: where it comes from, with its mark ([paper], [second-hand], [derived], [ours]).
         look_for: one sentence that tells a reader what to look for.
         order: place on the page.
+        growth: about how many runs it makes in all for each one that `configs` lists.
     """
 
     name: ClassVar[str]
@@ -110,6 +111,7 @@ class Study(ABC):
     source: ClassVar[str]
     look_for: ClassVar[str]
     order: ClassVar[int]
+    growth: ClassVar[float] = 1.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The runs that the study reads; none for a study of theory alone."""

@@ -66,6 +66,7 @@ class ConstraintStudy(Study):
         "their brightness; the nats say what that costs."
     )
     order = 6
+    growth = 4.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The RE runs."""

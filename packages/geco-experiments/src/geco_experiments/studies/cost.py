@@ -35,6 +35,7 @@ class CostOfATarget(Study):
         "run with its error."
     )
     order = 9
+    growth = 5.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The first guess of the search, and GECO's run."""

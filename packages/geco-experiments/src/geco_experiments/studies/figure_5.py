@@ -36,6 +36,7 @@ class SameError(Study):
         "must come from the way of training."
     )
     order = 5
+    growth = 2.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The ELBO runs."""

@@ -19,7 +19,7 @@ from geco_experiments.config import (
 )
 from geco_experiments.studies.base import Profile
 
-__all__ = ["KAPPAS", "annealed", "elbo", "geco", "run_config", "seeds"]
+__all__ = ["KAPPAS", "annealed", "elbo", "geco", "laptop_seconds", "run_config", "seeds"]
 
 # the five tolerances of the paper's Figure 4 [paper]
 KAPPAS = (0.06, 0.08, 0.1, 0.125, 0.175)
@@ -68,6 +68,22 @@ _SIZES: dict[str, dict[str, Size]] = {
         "conv-draw": Size(12, 128, 200_000, batch_size=128, draw_steps=12),
     },
 }
+
+
+# seconds of one core for a step, and for a run's evaluation, at the laptop sizes on MNIST
+_LAPTOP_COST: dict[str, tuple[float, float]] = {
+    "linear-vae": (0.005, 2.0),
+    "mlp-vae": (0.005, 2.0),
+    "conv-vae": (0.021, 8.0),
+    "nvp-vae": (0.031, 9.0),
+    "conv-draw": (0.09, 55.0),
+}
+
+
+def laptop_seconds(config: RunConfig) -> float:
+    """About how many seconds of one core a run of the laptop profile takes."""
+    step, evaluation = _LAPTOP_COST[config.model.name]
+    return step * config.training.steps + evaluation
 
 
 def seeds(profile: Profile) -> range:

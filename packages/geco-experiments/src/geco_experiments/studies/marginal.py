@@ -31,6 +31,7 @@ class MarginalStudy(Study):
         "lower, nearer to the prior as a whole."
     )
     order = 7
+    growth = 2.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The baselines over the seeds."""
