@@ -22,7 +22,7 @@ def fitted(blobs: np.ndarray) -> PhaseTransitions:
 
 @pytest.mark.parametrize("masses", ["free", "equal"])
 def test_scikit_learn_accepts_it_whole(masses: Any) -> None:
-    estimator = PhaseTransitions(masses, temperatures=3, n_transitions=1)
+    estimator = PhaseTransitions(masses, temperatures=2, n_transitions=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the data that the checks pass
         results = check_estimator(estimator, on_skip=None, on_fail=None)
@@ -82,7 +82,7 @@ def test_predict_solves_new_temperatures(fitted: PhaseTransitions) -> None:
     )
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=6)
 @given(st.integers(-60, 60), st.integers(0, 1000), st.booleans())
 def test_scale_shift_rotation_and_repetition_change_nothing(
     power: int, seed: int, repeat: bool
