@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from geco_core.updates import COMMON_ROWS, MultiplierUpdate
 
 __all__ = ["Multipliers"]
 
-_CODES = {torch.float32: "f", torch.float64: "d"}
+_CODES: dict[torch.dtype, Literal["f", "d"]] = {torch.float32: "f", torch.float64: "d"}
 SKIPPED = COMMON_ROWS.index("skipped")
 
 
@@ -40,6 +40,7 @@ class Multipliers(nn.Module):
         self.register_buffer("one_skipped", one_skipped, persistent=False)
         # the table in plain numbers, which table it is, and in which version
         self._known: tuple[Tensor, int, list[list[float]]] | None = None
+        self._staging: tuple[array[float], Tensor] | None = None
 
     def ascend(self, violation: Tensor) -> None:
         r"""Moves every multiplier whose violation is finite, and counts the others.
@@ -65,13 +66,14 @@ class Multipliers(nn.Module):
     @property
     def on_host(self) -> bool:
         """Whether plain numbers may be used: in host memory, known, and not being traced."""
+        if torch.compiler.is_compiling():
+            return False
         table = self._buffers["table"]  # quicker than the attribute
         return (
             type(table) is Tensor  # fake tensors are subclasses
             and table.is_cpu
             and not table.is_inference()  # these have no version
             and self.update.has_host_arithmetic
-            and not torch.compiler.is_compiling()
         )
 
     def host_weights(self, violations: list[float]) -> tuple[float, list[float]]:
@@ -82,18 +84,27 @@ class Multipliers(nn.Module):
         """:meth:`ascend` in plain numbers."""
         table = self.table
         rows = self.update.host_advance(self._rows(table), violations)
-        code = _CODES.get(table.dtype)
-        if code is None:
+        if table.dtype not in _CODES:
             table.copy_(torch.tensor(rows, dtype=table.dtype))
             return
-        # several times as quick as torch.tensor
-        rounded = array(code, chain.from_iterable(rows))
-        table.copy_(torch.frombuffer(rounded, dtype=table.dtype).view(table.shape))
+        # a tensor over memory that is written as plain numbers: much quicker than torch.tensor
+        memory, view = self._staging or self._stage(table)
+        if view.dtype is not table.dtype or view.shape != table.shape:
+            memory, view = self._stage(table)
+        memory[:] = array(_CODES[table.dtype], chain.from_iterable(rows))
+        table.copy_(view)
         # what the table holds and not what was computed: a resumed run reads the former
-        flat, width = rounded.tolist(), len(violations)
+        flat, width = memory.tolist(), len(violations)
         rows = [flat[i : i + width] for i in range(0, len(flat), width)]
         # straight into the dictionary: a module's own assignment is slow
         self.__dict__["_known"] = (table, table._version, rows)
+
+    def _stage(self, table: Tensor) -> "tuple[array[float], Tensor]":
+        """Memory of the table's kind, and a tensor of the table's shape over it."""
+        memory: array[float] = array(_CODES[table.dtype], bytes(table.nbytes))
+        view = torch.frombuffer(memory, dtype=table.dtype).view(table.shape)
+        self.__dict__["_staging"] = memory, view
+        return memory, view
 
     def _rows(self, table: Tensor) -> list[list[float]]:
         """The table in plain numbers, read anew only where somebody else has changed it."""
@@ -137,7 +148,7 @@ class Multipliers(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles read their own table."""
-        return {**self.__dict__, "_known": None}
+        return {**self.__dict__, "_known": None, "_staging": None}
 
     def _tensor(self, scales: Sequence[float]) -> Tensor:
         return torch.tensor(scales, dtype=self.table.dtype, device=self.table.device)

@@ -201,13 +201,14 @@ class GECO(nn.Module):
             )
         self._pending = []
         seen = pending[0][0]
-        if len(pending) == 1 and isinstance(seen, list) and multipliers.on_host:
+        if len(pending) == 1 and type(seen) is list:
             multipliers.host_ascend(seen)
         else:
             means = [self._as_tensor(values) for values, _ in pending]
             multipliers.ascend(mean_over_micro_batches(means, [count for _, count in pending]))
-        if not torch.compiler.is_compiling():
-            self._watch.tick(multipliers, self.constraints)
+            if torch.compiler.is_compiling():
+                return
+        self._watch.tick(multipliers, self._modules["constraints"])  # type: ignore[arg-type]
 
     @property
     def info(self) -> Info:
@@ -301,7 +302,10 @@ class GECO(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _named_modules(self) -> "ItemsView[str, Constraint]":
-        return cast("ItemsView[str, Constraint]", self.constraints.items())
+        if torch.compiler.is_compiling():
+            return cast("ItemsView[str, Constraint]", self.constraints.items())
+        # past the attribute look-up of modules, which is slow
+        return self._modules["constraints"]._modules.items()  # type: ignore[union-attr, return-value]
 
     def _constraints(self) -> dict[str, Constraint]:
         return dict(self._named_modules())

@@ -226,6 +226,11 @@ def check_kl(kl: Tensor, x: Tensor, like: Tensor | None = None) -> None:
         ValueError: If its shape is not that of the batch, the batch is empty, or its device is
             not that of `like`.
     """
+    # the usual case is seen at a glance; this is the hot path of a training loop
+    if type(kl) is Tensor and type(x) is Tensor and kl.dtype is torch.float32 and kl.dim() == 1:
+        fits = x.dim() > 0 and 0 < kl.shape[0] == x.shape[0]
+        if fits and (like is None or kl.device == like.device):
+            return
     values: dict[str, object] = {"kl": kl, "x": x}
     for name, value in values.items():
         if not isinstance(value, Tensor):
