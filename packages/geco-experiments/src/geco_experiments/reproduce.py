@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import xarray as xr
+from joblib import Parallel, delayed, parallel_config
 
 from geco_experiments.config import RunConfig
 from geco_experiments.data_home import DataHome
@@ -90,18 +91,32 @@ def reproduce(
             known = {config.name for config in configs}
             further = study.follow_up(Runs(folder, configs, opened), profile, data_home=data_home)
             configs += [config for config in further if config.name not in known]
-    for study in studies:
-        start = time.monotonic()
-        finish_study(
+    cores = 1 if executor == "serial" else workers or os.cpu_count() or 1
+    jobs = [
+        delayed(_finish)(
             study,
-            Runs(folder, wanted[study.name], opened),
+            # what is open here is not sent to other processes
+            Runs(folder, wanted[study.name], opened if cores == 1 else None),
             profile,
             out / "studies" / study.name,
-            data_home=data_home,
-            save=write_dataset,
+            data_home,
         )
-        say(f"{study.name}: measured and drawn in {time.monotonic() - start:.0f} s")
+        for study in studies
+    ]
+    # one thread each: the pool takes the cores, and small matrices are slower on several threads
+    with parallel_config("loky", n_jobs=min(cores, len(jobs)), inner_max_num_threads=1):
+        for name, seconds in Parallel(return_as="generator_unordered")(jobs):
+            say(f"{name}: measured and drawn in {seconds:.0f} s")
     return build_report(out)
+
+
+def _finish(
+    study: Study, runs: Runs, profile: Profile, folder: Path, data_home: Path | None
+) -> tuple[str, float]:
+    """Measure and draw one study, in a process of its own where there are several."""
+    start = time.monotonic()
+    finish_study(study, runs, profile, folder, data_home=data_home, save=write_dataset)
+    return study.name, time.monotonic() - start
 
 
 def expected(studies: Sequence[Study], profile: Profile, out: Path, workers: int) -> str:

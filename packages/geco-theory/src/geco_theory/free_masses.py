@@ -8,6 +8,7 @@ was wrong the certificate says so, and the next round merges more carefully.
 from collections import Counter
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from geco_theory.certificate import Maxima, ascend, births
 from geco_theory.kernels import Moments, moments, responsibilities
@@ -50,6 +51,15 @@ def solve_free(
     """
     if not fits(data, start.size, memory):
         return solve_lean(data, temperature, start, tolerance)
+    # many small products: on several threads they take up to three times as long as on one
+    with threadpool_limits(1, user_api="blas"):
+        return _solve(data, temperature, start, tolerance, max_rounds)
+
+
+def _solve(
+    data: StandardData, temperature: float, start: Mixture, tolerance: float, max_rounds: int
+) -> Solution:
+    """Rounds of Newton steps, certificate and births."""
     work: Counter[str] = Counter()
     mixture = start.normalised()
     reach = np.sqrt(temperature)

@@ -62,7 +62,8 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         n_transitions: How many transitions below the top one are located, from the top.
         max_clusters: Free masses on cooling: the path ends where this number is exceeded. None
             means no limit up to 3,000 different samples, else 500.
-        n_jobs: Temperatures solved in parallel (free masses), as in joblib.
+        n_jobs: Temperatures solved in parallel (free masses), as in joblib. Each is solved on
+            one BLAS thread, so that this is the way to use several cores.
         working_memory: MiB for the matrices of a second-order step, which has two of
             n x n numbers; where they do not fit, steps in row blocks are taken and the
             certificate is looked for from a sample of at most 1,024 data points: a lower

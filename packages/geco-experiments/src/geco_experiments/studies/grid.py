@@ -51,7 +51,7 @@ _SIZES: dict[str, dict[str, Size]] = {
         "mlp-vae": Size(16, 1, 1500),
         "conv-vae": Size(16, 16, 1500),
         "nvp-vae": Size(16, 16, 1500),
-        "conv-draw": Size(2, 8, 600, batch_size=64, draw_steps=3),
+        "conv-draw": Size(2, 8, 500, batch_size=64, draw_steps=3),
     },
     "laptop": {
         "linear-vae": Size(64, 1, 4000, learning_rate=LINEAR_RATE),
