@@ -24,6 +24,7 @@ from geco_experiments.reproduce import expected, main, reproduce
 from geco_experiments.studies import STUDIES, Profile, figure_1, figure_2, grid, spectral
 from geco_experiments.studies.cost import KAPPA, next_beta
 from geco_experiments.studies.figure_3 import turn
+from geco_experiments.studies.figure_5 import SameError, relative_kl
 from geco_experiments.studies.target import smooth
 from geco_experiments.studies.verdicts import by_share, by_sign
 
@@ -214,6 +215,23 @@ def test_the_turn_of_beta_is_read_off_a_history():
     assert turn(run) == {"step_met": 3, "beta_start": 1.0, "beta_met": 0.2, "beta_end": 0.4}
     never = turn(run.assign(moving_average=("step", [1.0, 1.0, 1.0, 1.0])))
     assert math.isnan(never["step_met"])
+
+
+def test_a_lower_kl_at_a_larger_error_decides_nothing():
+    """Seed 0: same error; seed 1: GECO ends 5% above it, where a lower KL is no merit."""
+    runs = xr.Dataset(
+        {
+            "final_kl": (("run", "split"), [[20.0], [15.0], [20.0], [10.0]]),
+            "final_rms_error": (("run", "split"), [[0.1], [0.101], [0.1], [0.105]]),
+            "objective": ("run", ["elbo", "geco", "elbo", "geco"]),
+            "seed": ("run", [0, 0, 1, 1]),
+        },
+        coords={"split": ["train"]},
+    )
+    np.testing.assert_allclose(relative_kl(runs), [-0.25, math.nan])
+    (claim,) = SameError().claims(runs)
+    assert claim.verdict == "not decided"
+    assert "1 of 2 seeds" in claim.measured
 
 
 def test_smoothing_keeps_constants_and_skips_gaps():

@@ -127,16 +127,16 @@ class BlurAndHoles(Study):
                 f"{float(data['mean_overlap']):.3f}",
                 f"{float(data['mean_effective_points']):.2f}",
                 f"{float(data['hole_mass']):.3f}",
-                f"{float(data['hole_distance']):.3f}",
-                f"{float(data['elsewhere_distance']):.3f}",
+                _number(data["hole_distance"]),
+                _number(data["elsewhere_distance"]),
             ),
             (
                 "trained VAE",
                 "",
                 f"{float(data['vae_mean_sharing']):.2f}",
                 f"{float(data['vae_hole_mass']):.3f}",
-                f"{float(data['vae_hole_distance']):.3f}",
-                f"{float(data['vae_elsewhere_distance']):.3f}",
+                _number(data["vae_hole_distance"]),
+                _number(data["vae_elsewhere_distance"]),
             ),
         )
         columns = (
@@ -201,3 +201,8 @@ def trained_geometry(config: RunConfig, runs: Runs, home: DataHome) -> xr.Datase
         coords={"z1": axis.numpy(), "z2": axis.numpy()},
         attrs={"dataset": config.dataset.name, "images": count},
     )
+
+
+def _number(value: xr.DataArray) -> str:
+    """Three decimals, or that there is nothing to measure, such as no hole at all."""
+    return f"{float(value):.3f}" if math.isfinite(float(value)) else "none"

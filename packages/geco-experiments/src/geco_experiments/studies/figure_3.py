@@ -114,15 +114,17 @@ class Trajectory(Study):
         """Beta falls while the constraint is violated and rises after it is met."""
         falls = (data["beta_met"] < data["beta_start"]).values
         rises = (data["beta_end"] > RISE * data["beta_met"]).values
+        met = int(np.isfinite(data["beta_met"]).sum())
         hits = int((falls & rises).sum())
         return [
             Claim(
                 "Beta falls while the constraint is violated and turns upwards once it is met",
                 "in every seed β is lower when the moving average first meets κ than at the "
-                f"start, and at the end at least {100 * (RISE - 1):.0f}% higher than there",
-                f"{hits} of {falls.size} seeds (falls: {int(falls.sum())}, rises: "
-                f"{int(rises.sum())})",
-                by_share(hits, falls.size),
+                f"start, and at the end at least {100 * (RISE - 1):.0f}% higher than there; "
+                "runs that never meet κ decide nothing",
+                f"κ is met in {met} of {falls.size} seeds; there falls: {int(falls.sum())}, "
+                f"rises: {int(rises.sum())}, both: {hits}",
+                by_share(hits, met),
             )
         ]
 

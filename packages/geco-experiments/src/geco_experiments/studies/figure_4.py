@@ -20,7 +20,6 @@ from geco_experiments.studies.style import (
     LABELS,
     MARKERS,
     new_figure,
-    place_legend,
 )
 from geco_experiments.studies.verdicts import by_share
 
@@ -133,7 +132,9 @@ class InformationPlane(Study):
             self._panel(panel, data, str(model), str(dataset))
         for panel in axes[len(pairs) :]:
             panel.set_visible(False)
-        place_legend(axes[0], loc="upper right")
+        handles, labels = axes[0].get_legend_handles_labels()
+        unique = dict(zip(labels, handles, strict=True))
+        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
         return [
             Drawing(
                 "information-plane",

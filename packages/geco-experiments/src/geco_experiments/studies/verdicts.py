@@ -6,7 +6,11 @@ import numpy as np
 
 from geco_experiments.findings import Verdict
 
-__all__ = ["by_share", "by_sign"]
+__all__ = ["EQUAL", "by_share", "by_sign"]
+
+# two runs have the same error where theirs differ by no more than this; the tolerance that GECO
+# is held to everywhere
+EQUAL = 0.02
 
 
 def by_share(hits: int, total: int) -> Verdict:
