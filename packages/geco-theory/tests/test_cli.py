@@ -241,9 +241,10 @@ def test_a_real_signal_while_it_computes(tmp_path: Path) -> None:
     # left alone it would take minutes, so that the signal cannot come too late
     np.save(tmp_path / "b.npy", make_blobs(300, 8, centers=20, random_state=0)[0])
     out = tmp_path / "o"
-    # without the page, which has its own test
+    # without the page, which has its own test; and a shell's background jobs ignore the signal
     program = (
-        "import sys; sys.modules['matplotlib.figure'] = None; "
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "sys.modules['matplotlib.figure'] = None; "
         "from geco_theory.cli import main; raise SystemExit(main())"
     )
     words = [sys.executable, "-c", program, "analyse", str(tmp_path / "b.npy")]
