@@ -217,6 +217,20 @@ def test_the_turn_of_beta_is_read_off_a_history():
     assert math.isnan(never["step_met"])
 
 
+def test_larger_images_get_larger_models_in_the_smoke_profile():
+    """What reaches an error of 0.1 on 8 x 8 pixels does not on 28 x 28."""
+    small, large = (
+        grid.run_config(
+            Profile("smoke", dataset=name), name or "digits", "conv-vae", grid.geco(0.1)
+        )
+        for name in (None, "mnist")
+    )
+    assert large.model.latents > small.model.latents
+    assert large.training.steps > small.training.steps
+    words = expected(STUDIES, Profile("smoke", dataset="mnist"), None, 2)
+    assert words != expected(STUDIES, SMOKE, None, 2)
+
+
 def test_a_lower_kl_at_a_larger_error_decides_nothing():
     """Seed 0: same error; seed 1: GECO ends 5% above it, where a lower KL is no merit."""
     runs = xr.Dataset(

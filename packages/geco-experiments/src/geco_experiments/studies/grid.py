@@ -53,6 +53,14 @@ _SIZES: dict[str, dict[str, Size]] = {
         "nvp-vae": Size(16, 16, 1500),
         "conv-draw": Size(2, 8, 500, batch_size=64, draw_steps=3),
     },
+    # the smoke profile on images that are larger than the digits it is meant for
+    "smoke-images": {
+        "linear-vae": Size(64, 1, 4000, learning_rate=LINEAR_RATE),
+        "mlp-vae": Size(32, 1, 3000),
+        "conv-vae": Size(32, 24, 3000),
+        "nvp-vae": Size(32, 24, 3000),
+        "conv-draw": Size(4, 16, 500, batch_size=64, draw_steps=4, draw_stride=4),
+    },
     "laptop": {
         "linear-vae": Size(64, 1, 4000, learning_rate=LINEAR_RATE),
         "mlp-vae": Size(32, 1, 4000),
@@ -110,7 +118,7 @@ def run_config(
         seed: the run's seed.
         latents: replaces the profile's number of latents.
     """
-    size = _SIZES[profile.name][model]
+    size = _size(profile, model)
     name: DatasetName = dataset  # type: ignore[assignment]  # checked by DatasetConfig
     return RunConfig(
         dataset=DatasetConfig(name=name, train_limit=size.train_limit, test_limit=size.test_limit),
@@ -149,10 +157,15 @@ def elbo(beta: float = 1.0, sigma: float = 1.0) -> ObjectiveConfig:
 
 def annealed(profile: Profile, model: ModelName) -> ObjectiveConfig:
     """The ELBO with GQN's schedule; at shorter runs the schedule takes half of the steps."""
-    steps = min(PAPER_ANNEAL_STEPS, _SIZES[profile.name][model].steps // 2)
+    steps = min(PAPER_ANNEAL_STEPS, _size(profile, model).steps // 2)
     return ObjectiveConfig(
         name="annealed-elbo", sigma_start=SIGMA_START, sigma_end=SIGMA_END, anneal_steps=steps
     )
+
+
+def _size(profile: Profile, model: ModelName) -> Size:
+    small = profile.dataset in (None, "digits")
+    return _SIZES["smoke-images" if profile.name == "smoke" and not small else profile.name][model]
 
 
 def _on_accelerator(profile: Profile) -> bool:
