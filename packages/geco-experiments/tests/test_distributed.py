@@ -64,7 +64,7 @@ DRAW = {"model.name": "conv-draw", "model.latents": 2, "model.width": 8, "model.
 @pytest.mark.parametrize(
     "changes",
     [
-        {"objective.kappa": 0.5},
+        {"objective.kappa": 0.2},
         pytest.param({"objective.update": "paper"}, marks=pytest.mark.slow),
         {"objective.name": "elbo", **DRAW},
     ],
