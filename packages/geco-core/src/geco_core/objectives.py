@@ -170,10 +170,11 @@ class GECO(nn.Module):
     def _on_device(multipliers: Multipliers, kl: Tensor, relative: Tensor, seen: Tensor) -> Tensor:
         """The loss, weighted by what was seen of the violations on all ranks."""
         table, update = multipliers.table, multipliers.update
-        own, seen = relative.detach(), seen.to(table.dtype)
+        seen = seen.to(table.dtype)
         if update.straight_through:
             # the value of the average with the gradient of the batch
-            relative = update.average(table, seen).to(relative.dtype) + (relative - own)
+            average = update.average(table, seen).to(relative.dtype)
+            relative = average + (relative - relative.detach())
         kl_weight, weights = update.weights(table, seen)
         return torch.dot(relative, weights.to(relative.dtype)) + kl * kl_weight
 

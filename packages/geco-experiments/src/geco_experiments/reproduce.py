@@ -75,8 +75,8 @@ def reproduce(
     opened: dict[Path, xr.Dataset] = {}
     while new := _unmade(wanted, made):
         say(f"{len(new)} runs to make or find in {folder}")
-        missing = (config.dataset.name for config in unfinished(new, folder))
-        require(missing, DataHome.resolve(data_home))
+        needed = (config.dataset.name for config in unfinished(new, folder))
+        require(needed, DataHome.resolve(data_home))
         outcome = sweep(
             new,
             folder,
@@ -93,7 +93,7 @@ def reproduce(
             known = {config.name for config in configs}
             further = study.follow_up(Runs(folder, configs, opened), profile, data_home=data_home)
             configs += [config for config in further if config.name not in known]
-    cores = 1 if executor == "serial" else workers or os.cpu_count() or 1
+    cores = _cores(executor, workers)
     jobs = [
         delayed(_finish)(
             study,
@@ -121,12 +121,15 @@ def _finish(
     return study.name, time.monotonic() - start
 
 
+def _cores(executor: str, workers: int | None) -> int:
+    """How many processes work at once."""
+    return 1 if executor == "serial" else workers or os.cpu_count() or 1
+
+
 def expected(studies: Sequence[Study], profile: Profile, out: Path, workers: int) -> str:
     """About how long the runs that are not finished yet will take, in words."""
-    if profile.name == "smoke" and profile.dataset not in (None, "digits"):
-        return EXPECTED["smoke-images"]
     if profile.name != "laptop" or profile.device != "cpu":
-        return EXPECTED[profile.name]
+        return EXPECTED[profile.sizes]
     seconds, seen = 0.0, set()
     for study in studies:
         left = unfinished(study.configs(profile), out / "runs")
@@ -169,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [s for s in STUDIES if options.study is None or s.name in options.study]
     profile = Profile(options.profile, dataset=options.dataset, device=options.device)
     start = time.monotonic()
-    cores = 1 if options.executor == "serial" else options.workers or os.cpu_count() or 1
+    cores = _cores(options.executor, options.workers)
     _say(f"profile {profile.name}: {expected(chosen, profile, out, cores)}; {len(chosen)} studies")
     try:
         page = reproduce(

@@ -41,6 +41,12 @@ class Profile:
     dataset: str | None = None
     device: str = "cpu"
 
+    @property
+    def sizes(self) -> str:
+        """Which sizes its runs have: the smoke profile is made for images as small as digits."""
+        larger = self.name == "smoke" and self.dataset not in (None, "digits")
+        return "smoke-images" if larger else self.name
+
     def pick(self, smoke: str, laptop: str, paper: str | None = None) -> str:
         """The dataset for this profile, unless the user named one."""
         if self.dataset is not None:

@@ -15,7 +15,7 @@ from geco_experiments.measures import MEASURES, measure_run
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values, select, spread
 from geco_experiments.studies.grid import geco, run_config, seeds
-from geco_experiments.studies.style import COLORS, new_figure
+from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
 from geco_experiments.studies.verdicts import by_share, by_sign
 
 __all__ = ["ConstraintStudy"]
@@ -192,12 +192,7 @@ class ConstraintStudy(Study):
             panel.set(title=titles[name], xlim=(-0.6, len(ASKED) - 0.4))
             panel.set_xticks(range(len(ASKED)), [name.upper() for name in ASKED])
             panel.margins(y=0.12)
-        figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-        )
+        place_legend_below(figure, axes[0], 2)
         return Drawing(
             "kept",
             figure,

@@ -20,6 +20,7 @@ from geco_experiments.studies.style import (
     LABELS,
     MARKERS,
     new_figure,
+    place_legend_below,
 )
 from geco_experiments.studies.verdicts import by_share
 
@@ -132,9 +133,7 @@ class InformationPlane(Study):
             self._panel(panel, data, str(model), str(dataset))
         for panel in axes[len(pairs) :]:
             panel.set_visible(False)
-        handles, labels = axes[0].get_legend_handles_labels()
-        unique = dict(zip(labels, handles, strict=True))
-        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3)
+        place_legend_below(figure, axes[0], 3)
         return [
             Drawing(
                 "information-plane",

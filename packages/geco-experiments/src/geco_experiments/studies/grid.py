@@ -118,7 +118,7 @@ def run_config(
         seed: the run's seed.
         latents: replaces the profile's number of latents.
     """
-    size = _size(profile, model)
+    size = _SIZES[profile.sizes][model]
     name: DatasetName = dataset  # type: ignore[assignment]  # checked by DatasetConfig
     return RunConfig(
         dataset=DatasetConfig(name=name, train_limit=size.train_limit, test_limit=size.test_limit),
@@ -157,15 +157,10 @@ def elbo(beta: float = 1.0, sigma: float = 1.0) -> ObjectiveConfig:
 
 def annealed(profile: Profile, model: ModelName) -> ObjectiveConfig:
     """The ELBO with GQN's schedule; at shorter runs the schedule takes half of the steps."""
-    steps = min(PAPER_ANNEAL_STEPS, _size(profile, model).steps // 2)
+    steps = min(PAPER_ANNEAL_STEPS, _SIZES[profile.sizes][model].steps // 2)
     return ObjectiveConfig(
         name="annealed-elbo", sigma_start=SIGMA_START, sigma_end=SIGMA_END, anneal_steps=steps
     )
-
-
-def _size(profile: Profile, model: ModelName) -> Size:
-    small = profile.dataset in (None, "digits")
-    return _SIZES["smoke-images" if profile.name == "smoke" and not small else profile.name][model]
 
 
 def _on_accelerator(profile: Profile) -> bool:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits, make_blobs, make_circles, make_moons
 from geco_experiments.findings import Claim, Table
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import spread
-from geco_experiments.studies.style import COLORS, new_figure
+from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
 from geco_experiments.studies.verdicts import by_share
 from geco_theory import PhaseTransitions, compare_spectral_clustering
 
@@ -109,12 +109,7 @@ class SpectralLink(Study):
             lower.set_ylim(0.8, 4 * MOST)
         axes[0].set_ylabel("adjusted Rand index")
         axes[len(names)].set_ylabel("clusters of the fixed points")
-        figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-        )
+        place_legend_below(figure, axes[0], 2)
         return [
             Drawing(
                 "agreement",

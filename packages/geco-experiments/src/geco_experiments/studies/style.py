@@ -11,7 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "LABELS", "MARKERS", "new_figure", "place_legend", "save_figure", "styled"]
+__all__ = [
+    "COLORS",
+    "LABELS",
+    "MARKERS",
+    "new_figure",
+    "place_legend",
+    "place_legend_below",
+    "save_figure",
+    "styled",
+]
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; ELBO green and GECO blue as
 # in the paper's Figure 5
@@ -74,11 +83,21 @@ def new_figure(
 
 def place_legend(axes: Axes, **options: Any) -> None:
     """A legend, if there is anything to name."""
+    _legend(axes, axes, options)
+
+
+def place_legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """One legend for all panels, under them, with what one of them names."""
+    _legend(figure, axes, {"loc": "outside lower center", "ncols": columns})
+
+
+def _legend(place: Axes | Figure, axes: Axes, options: dict[str, Any]) -> None:
+    """Each name once, whatever draws several lines under it."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         unique = dict(zip(labels, handles, strict=True))
         look = {"frameon": False, "fontsize": 8.5, **options}
-        axes.legend(list(unique.values()), list(unique), **look)
+        place.legend(list(unique.values()), list(unique), **look)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
