@@ -26,6 +26,7 @@ from geco_experiments.results import write_dataset
 from geco_experiments.studies import STUDIES
 from geco_experiments.studies.base import Profile, Runs, Study, finish_study
 from geco_experiments.studies.grid import laptop_seconds
+from geco_experiments.studies.plane import bounded_datasets, limits_of
 from geco_experiments.sweeps import ExecutorName, sweep, unfinished
 
 __all__ = ["main", "report_main", "reproduce"]
@@ -93,7 +94,17 @@ def reproduce(
             known = {config.name for config in configs}
             further = study.follow_up(Runs(folder, configs, opened), profile, data_home=data_home)
             configs += [config for config in further if config.name not in known]
+    everything = {config.name: config for configs in wanted.values() for config in configs}
+    for study in studies:
+        if study.reads_all:
+            wanted[study.name] = list(everything.values())
     cores = _cores(executor, workers)
+    # the limits first: several studies read the same ones
+    bounded = [study for study in studies if study.bounded]
+    limits = [
+        delayed(limits_of)(dataset, profile, out, data_home)
+        for dataset in bounded_datasets(c for study in bounded for c in wanted[study.name])
+    ]
     jobs = [
         delayed(_finish)(
             study,
@@ -107,6 +118,9 @@ def reproduce(
     ]
     # one thread each: the pool takes the cores, and small matrices are slower on several threads
     with parallel_config("loky", n_jobs=min(cores, len(jobs)), inner_max_num_threads=1):
+        if limits:
+            say(f"limits of {len(limits)} datasets")
+            Parallel()(limits)
         for name, seconds in Parallel(return_as="generator_unordered")(jobs):
             say(f"{name}: measured and drawn in {seconds:.0f} s")
     return build_report(out)

@@ -1,5 +1,6 @@
 """The studies: one file for each figure, table or claim."""
 
+from geco_experiments.studies.all_runs import AllRuns
 from geco_experiments.studies.base import Profile, Runs, Study
 from geco_experiments.studies.constraints import ConstraintStudy
 from geco_experiments.studies.cost import CostOfATarget
@@ -15,7 +16,7 @@ from geco_experiments.studies.target import TargetStudy
 
 __all__ = ["STUDIES", "Profile", "Runs", "Study"]
 
-STUDIES: tuple[Study, ...] = (
+_SINGLE: tuple[Study, ...] = (
     TargetStudy(),
     BlurAndHoles(),
     PhaseDiagram(),
@@ -28,3 +29,5 @@ STUDIES: tuple[Study, ...] = (
     CostOfATarget(),
     SpectralLink(),
 )
+
+STUDIES: tuple[Study, ...] = (*_SINGLE, AllRuns(_SINGLE))

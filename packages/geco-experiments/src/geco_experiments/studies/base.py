@@ -110,6 +110,8 @@ class Study(ABC):
         look_for: one sentence that tells a reader what to look for.
         order: place on the page.
         growth: about how many runs it makes in all for each one that `configs` lists.
+        bounded: whether it draws the limits of its datasets (`plane`).
+        reads_all: whether it reads the runs of all other studies too.
     """
 
     name: ClassVar[str]
@@ -118,6 +120,8 @@ class Study(ABC):
     look_for: ClassVar[str]
     order: ClassVar[int]
     growth: ClassVar[float] = 1.0
+    bounded: ClassVar[bool] = False
+    reads_all: ClassVar[bool] = False
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The runs that the study reads; none for a study of theory alone."""

@@ -25,7 +25,8 @@ from geco_theory.latent_solver import solve_latent_grid
 
 __all__ = ["BlurAndHoles"]
 
-KAPPA = 0.175
+# what two latents can reach: on MNIST a run that was asked for 0.175 ended at 0.212
+KAPPA, KAPPA_LARGER = 0.175, 0.225
 POINTS = 9
 TEMPERATURE = 0.02
 CELLS = 41
@@ -50,7 +51,8 @@ class BlurAndHoles(Study):
     def configs(self, profile: Profile) -> list[RunConfig]:
         """One VAE with two latents."""
         dataset = profile.pick("digits", "mnist")
-        return [run_config(profile, dataset, "conv-vae", geco(KAPPA), latents=2)]
+        kappa = KAPPA if dataset == "digits" else KAPPA_LARGER
+        return [run_config(profile, dataset, "conv-vae", geco(kappa), latents=2)]
 
     def measure(
         self, runs: Runs, profile: Profile, *, data_home: Path | None = None
@@ -111,7 +113,7 @@ class BlurAndHoles(Study):
         return Drawing(
             "trained",
             figure,
-            f"A VAE with two latents trained by GECO at κ = {KAPPA:g} on "
+            f"A VAE with two latents trained by GECO at κ = {data.attrs['kappa']:g} on "
             f"{data.attrs['dataset']}: how many of {data.attrs['images']} training images share a "
             "place, where the marginal posterior leaves holes (inside the green outline, less "
             f"than {HOLE:g} of the prior), and how far the decoder's output is from any training "
@@ -199,7 +201,7 @@ def trained_geometry(config: RunConfig, runs: Runs, home: DataHome) -> xr.Datase
             "vae_elsewhere_distance": mean(~hole),
         },
         coords={"z1": axis.numpy(), "z2": axis.numpy()},
-        attrs={"dataset": config.dataset.name, "images": count},
+        attrs={"dataset": config.dataset.name, "images": count, "kappa": config.kappa},
     )
 
 

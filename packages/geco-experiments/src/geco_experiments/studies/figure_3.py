@@ -11,6 +11,7 @@ from geco_experiments.config import ModelName, RunConfig
 from geco_experiments.findings import Claim, Table
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.grid import geco, run_config, seeds
+from geco_experiments.studies.plane import draw_limits, with_limits
 from geco_experiments.studies.style import COLORS, new_figure
 from geco_experiments.studies.verdicts import by_share
 
@@ -32,6 +33,7 @@ class Trajectory(Study):
         "rising KL; once the moving average meets κ, beta turns upwards and the KL is given back."
     )
     order = 3
+    bounded = True
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """One run for each seed; the first is drawn."""
@@ -51,13 +53,14 @@ class Trajectory(Study):
         )
         (config, *_) = runs
         elements = float(runs[config]["elements"])
-        nll = elements / 2 * (data["rms_error"] ** 2 + math.log(2 * math.pi))
-        data["nll"] = nll.assign_attrs(units="nat", long_name="NLL at unit variance")
+        data["nll"] = nll_of(data["rms_error"], elements).assign_attrs(
+            units="nat", long_name="NLL at unit variance"
+        )
         turning = [turn(data.isel(seed=index)) for index in range(data.sizes["seed"])]
         for name in ("step_met", "beta_start", "beta_met", "beta_end"):
             data[name] = ("seed", [found[name] for found in turning])
-        data.attrs |= {"dataset": config.dataset.name, "kappa": KAPPA}
-        return data
+        data.attrs |= {"dataset": config.dataset.name, "kappa": KAPPA, "elements": elements}
+        return with_limits(data, runs, profile, data_home)
 
     def draw(self, data: xr.Dataset) -> list[Drawing]:
         """Three panels, colour = step."""
@@ -65,6 +68,11 @@ class Trajectory(Study):
         run = data.isel(seed=0)
         steps = run["step"].values
         points: dict[str, Any] = {"c": np.log10(steps), "cmap": "viridis", "s": 5, "linewidths": 0}
+        dataset, elements = data.attrs["dataset"], float(data.attrs["elements"])
+        kl_top, nll = 1.1 * float(run["kl"].max()), run["nll"].values
+        draw_limits(plane, data, dataset, position=lambda rms: nll_of(rms, elements))
+        margin = 0.05 * float(nll.max() - nll.min())
+        plane.set(xlim=(nll.min() - margin, nll.max() + margin), ylim=(-0.02 * kl_top, kl_top))
         drawn = plane.scatter(run["nll"], run["kl"], rasterized=True, **points)
         beta.scatter(steps, run["beta"], rasterized=True, **points)
         error.scatter(steps, run["rms_error"], rasterized=True, **points)
@@ -89,7 +97,13 @@ class Trajectory(Study):
                 figure,
                 f"ConvDraw on {data.attrs['dataset']}, GECO at κ = {KAPPA:g}, one seed. Colour: "
                 "step. Grey line: the moving average of the constraint first meets κ. NLL and "
-                "beta are for a decoder of unit variance.",
+                "beta are for a decoder of unit variance. "
+                + (
+                    "The context tells part of the image, so the limits D7 and D9 do not apply."
+                    if data["least_kl"].isnull().all()
+                    else "Grey: no VAE can be there in the mean over the training set (D9), "
+                    "single batches can. Dashed: the best linear VAE (D7)."
+                ),
                 "Three panels: NLL against KL, beta against step, pixel error against step",
             )
         ]
@@ -127,6 +141,11 @@ class Trajectory(Study):
                 by_share(hits, met),
             )
         ]
+
+
+def nll_of(rms: Any, elements: float) -> Any:
+    """NLL in nats of images with an RMS error per element, decoder of unit variance."""
+    return elements / 2 * (rms**2 + math.log(2 * math.pi))
 
 
 def turn(run: xr.Dataset) -> dict[str, float]:

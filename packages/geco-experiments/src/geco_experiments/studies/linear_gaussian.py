@@ -13,6 +13,7 @@ from geco_experiments.limits import training_matrix
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values
 from geco_experiments.studies.grid import KAPPAS, geco, run_config, seeds
+from geco_experiments.studies.plane import draw_limits, with_limits
 from geco_experiments.studies.style import COLORS, new_figure, place_legend
 from geco_experiments.studies.verdicts import by_share
 from geco_theory import linear_vae_optimum
@@ -34,6 +35,7 @@ class LinearOptimum(Study):
         "is computed from the eigenvalues of the data's covariance alone."
     )
     order = 8
+    bounded = True
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """A linear VAE at the five tolerances, over the seeds."""
@@ -48,7 +50,7 @@ class LinearOptimum(Study):
         self, runs: Runs, profile: Profile, *, data_home: Path | None = None
     ) -> xr.Dataset:
         """Final values beside the exact optimum of the same data."""
-        table = final_values(runs)
+        table = with_limits(final_values(runs), runs, profile, data_home)
         config = next(iter(runs)).dataset
         images = training_matrix(config, DataHome.resolve(data_home)).astype(np.float64)
         images -= images.mean(axis=0)
@@ -74,13 +76,20 @@ class LinearOptimum(Study):
             "linestyle": "none",
         }
         line: dict[str, Any] = {"color": COLORS["linear"], "label": "exact optimum (D7)"}
+        draw_limits(kl, data, str(data["dataset"].values[0]), linear=False)
         kl.plot(data["line"], data["line_kl"], **line)
         kl.plot(data["kappa"], data["final_kl"].sel(split="train"), label="GECO, one run", **dots)
         multiplier.plot(data["line"], data["line_multiplier"], **line)
         multiplier.plot(data["kappa"], data["final_multiplier"], **dots)
         error.axhspan(-2, 2, color="#e8f0f7")
         error.plot(data["kappa"], 100 * deviations(data)["error"], **dots)
-        kl.set(title="Rate", xlabel="κ (RMS error per pixel)", ylabel="KL (nats)")
+        kl.set(
+            title="Rate",
+            xlabel="κ (RMS error per pixel)",
+            ylabel="KL (nats)",
+            xlim=(data["line"][0], data["line"][-1]),
+            ylim=(0, 1.1 * float(data["line_kl"].max())),
+        )
         multiplier.set(title="Multiplier", xlabel="κ (RMS error per pixel)", ylabel="λ")
         multiplier.set_yscale("log")
         error.set(
@@ -95,7 +104,8 @@ class LinearOptimum(Study):
                 figure,
                 f"Linear VAE on {data['dataset'].values[0]}, training set; runs at each κ: "
                 f"{len(np.unique(data['seed'].values))}. "
-                "Line: reverse water-filling of the covariance's eigenvalues. Band: 2%.",
+                "Line: reverse water-filling of the covariance's eigenvalues. Grey: no VAE, "
+                "linear or not, can be there (D9). Band: 2%.",
                 "KL, multiplier and error over kappa beside the exact optimum",
             )
         ]

@@ -10,7 +10,14 @@ from geco_experiments.findings import Claim, Table
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values, select, spread
 from geco_experiments.studies.grid import annealed, elbo, geco, run_config, seeds
-from geco_experiments.studies.style import COLORS, LABELS, MARKERS, new_figure, place_legend
+from geco_experiments.studies.plane import draw_limits, with_limits
+from geco_experiments.studies.style import (
+    COLORS,
+    LABELS,
+    MARKERS,
+    new_figure,
+    place_legend_below,
+)
 from geco_experiments.studies.verdicts import EQUAL, by_sign
 
 __all__ = ["MarginalStudy"]
@@ -31,6 +38,7 @@ class MarginalStudy(Study):
         "lower, nearer to the prior as a whole."
     )
     order = 7
+    bounded = True
     growth = 2.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:
@@ -72,7 +80,7 @@ class MarginalStudy(Study):
             match &= np.isclose(table["kappa"].values, kappa)
             partner[index] = int(np.flatnonzero(match)[0])
         posteriors = {int(runs[config]["marginal_posteriors"].max()) for config in runs}
-        data = table.assign(partner=("run", partner))
+        data = with_limits(table, runs, profile, data_home).assign(partner=("run", partner))
         data.attrs["posteriors"] = max(posteriors)
         return data
 
@@ -104,14 +112,18 @@ class MarginalStudy(Study):
                     label=LABELS[objective],
                 )
             axes.set(title=title, xlabel="RMS error per pixel", ylabel="nats")
-        place_legend(panels[0])
+        errors, top = train["final_rms_error"].values, 1.15 * float(train["final_kl"].max())
+        draw_limits(panels[1], data, str(data["dataset"].values[0]))
+        panels[1].set(xlim=(0.9 * errors.min(), 1.1 * errors.max()), ylim=(0, top))
+        place_legend_below(figure, panels[1], 3)
         return [
             Drawing(
                 "marginal",
                 figure,
                 f"VAE+NVP on {data['dataset'].values[0]}, training set, "
                 f"{len(np.unique(data['seed'].values))} seeds. Monte Carlo over the aggregate of "
-                f"n = {data.attrs['posteriors']} posteriors.",
+                f"n = {data.attrs['posteriors']} posteriors. The limits on the right are for the "
+                "mean KL; the marginal KL has none but zero.",
                 "Marginal KL and mean KL against the error, baselines joined to GECO runs",
             )
         ]
