@@ -71,8 +71,9 @@ def test_a_point_below_the_bound_is_seen_beyond_its_sampling_error():
     assert AllRuns([]).claims(data.isel(run=[0, 2]))[1].verdict == "holds"
 
 
-def test_runs_without_a_bound_decide_nothing():
-    data = finished([0.1, 0.1], least=math.nan)
+@pytest.mark.parametrize("least", [math.nan, 0.0])
+def test_runs_without_a_bound_decide_nothing(least):
+    data = finished([0.1, 0.1], least=least)
     assert below_bound(data)[:2] == (0, 0)
     assert AllRuns([]).claims(data)[1].verdict == "not decided"
 

@@ -14,7 +14,7 @@ from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values
 from geco_experiments.studies.grid import KAPPAS, geco, run_config, seeds
 from geco_experiments.studies.plane import draw_limits, with_limits
-from geco_experiments.studies.style import COLORS, new_figure, place_legend
+from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
 from geco_experiments.studies.verdicts import by_share
 from geco_theory import linear_vae_optimum
 
@@ -97,7 +97,7 @@ class LinearOptimum(Study):
         )
         reach = max(3.0, 110 * float(np.abs(deviations(data)["error"]).max()))
         error.set_ylim(-reach, reach)
-        place_legend(kl)
+        place_legend_below(figure, kl, 3)
         return [
             Drawing(
                 "optimum",
