@@ -16,7 +16,7 @@ from geco_experiments.studies.verdicts import by_sign
 
 __all__ = ["CostOfATarget", "next_beta"]
 
-MODEL: ModelName = "conv-vae"
+MODEL: ModelName = "mlp-vae"
 KAPPA = 0.125
 WITHIN = 0.01
 MOST = 12
