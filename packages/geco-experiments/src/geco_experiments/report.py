@@ -7,7 +7,6 @@ Figures are inlined, nothing is fetched, no script runs: the file can be mailed 
 import base64
 import json
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from geco_experiments import __version__
 from geco_experiments.errors import GecoError
 from geco_experiments.findings import Findings, read_findings, write_text_atomic
 
-__all__ = ["ReportError", "build_report"]
+__all__ = ["ReportError", "build_report", "read_studies"]
 
 TITLE = "GECO: the figures of “Taming VAEs”, remade"
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
@@ -44,7 +43,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
     Raises:
         ReportError: there is nothing to report, or a study's files are damaged.
     """
-    studies = sorted(_studies(folder), key=lambda study: (study.order, study.name))
+    studies = read_studies(folder)
     runs = [_run_row(path) for path in sorted((folder / "runs").glob("*/run.nc"))]
     if not studies and not runs:
         msg = (
@@ -81,12 +80,17 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
     return path
 
 
-def _studies(folder: Path) -> Iterable[Findings]:
-    for path in sorted((folder / "studies").glob("*/study.json")):
-        try:
-            yield read_findings(path)
-        except ValueError as error:
-            raise ReportError(str(error)) from error
+def read_studies(folder: Path) -> list[Findings]:
+    """What the studies of a results folder found, in the order of the page.
+
+    Raises:
+        ReportError: a study's file is damaged.
+    """
+    try:
+        found = [read_findings(path) for path in (folder / "studies").glob("*/study.json")]
+    except ValueError as error:
+        raise ReportError(str(error)) from error
+    return sorted(found, key=lambda study: (study.order, study.name))
 
 
 def _inline(path: Path) -> str:

@@ -15,18 +15,20 @@ from pathlib import Path
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 
+from geco_experiments.atomic import writing
 from geco_experiments.config import RunConfig
 from geco_experiments.data_home import DataHome
 from geco_experiments.datasets import require
 from geco_experiments.errors import GecoError, RunError
-from geco_experiments.findings import Claim
+from geco_experiments.findings import Claim, write_text_atomic
 from geco_experiments.progress import Meter, TqdmMeter
-from geco_experiments.report import ReportError, build_report
+from geco_experiments.report import build_report, read_studies
 from geco_experiments.results import write_dataset
 from geco_experiments.studies import STUDIES
 from geco_experiments.studies.base import Profile, Runs, Study, finish_study
 from geco_experiments.studies.grid import laptop_seconds
 from geco_experiments.studies.plane import bounded_datasets, limits_of
+from geco_experiments.summary import markdown
 from geco_experiments.sweeps import ExecutorName, sweep, unfinished
 
 __all__ = ["main", "report_main", "reproduce"]
@@ -217,10 +219,16 @@ def report_main(argv: Sequence[str] | None = None) -> int:
         prog="geco report", description="Write index.html from the studies and runs of a folder."
     )
     parser.add_argument("folder", type=Path, help="a folder that reproduce or run wrote to")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write the claims and tables there"
+    )
     options = parser.parse_args(argv)
     try:
         page = build_report(options.folder)
-    except ReportError as error:
+        if options.markdown is not None:
+            with writing("the summary", options.markdown):
+                write_text_atomic(options.markdown, markdown(read_studies(options.folder)))
+    except GecoError as error:
         _say(str(error))
         return 2
     _say(f"open {page.resolve()}")
