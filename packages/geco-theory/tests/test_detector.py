@@ -21,6 +21,13 @@ def test_kinks_are_detected_highest_first() -> None:
     assert len(detect(t[:2], error[:2])) == 0
 
 
+def test_the_end_of_a_grid_is_no_maximum() -> None:
+    t = np.geomspace(0.1, 1, 30)
+    error = -np.log(t)  # its second derivative is largest at the lowest temperature
+    assert np.nanargmax(second_derivative(t, error)) == 1
+    assert len(detect(t, error)) == 0
+
+
 def test_the_share_counts_transitions_within_one_step() -> None:
     grid = np.geomspace(1, 16, 5)
     assert share_found(np.array([2.0]), np.array([2.1, 5.0]), grid) == 0.5

@@ -32,13 +32,6 @@ def drawn(picture: object) -> str:
     return buffer.getvalue()
 
 
-def test_second_derivative_is_exact_for_parabolas_on_uneven_grids() -> None:
-    where, found = plots.second_derivative(T, 3.0 * T**2 - T + 1.0)
-    np.testing.assert_allclose(found, 6.0, rtol=1e-9)
-    np.testing.assert_array_equal(where, T[1:-1])
-    assert plots.second_derivative([1.0, 2.0], [0.0, 1.0])[1].size == 0
-
-
 def test_phase_diagram_shows_every_kind_of_transition(path: xr.Dataset) -> None:
     kinds = ["birth", "birth", "merge", "split", "stability limit"]
     transitions = xr.Dataset(

@@ -97,18 +97,6 @@ def test_sparse_and_dense_supports_give_one_matrix(
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-2, atol=1e-3)
 
 
-def test_inertia_tells_a_saddle_from_a_minimum(standard_blobs: StandardData) -> None:
-    one = Mixture(np.zeros((1, 2)), np.ones(1))
-    two = Mixture(np.array([[1e-6, 0.0], [-1e-6, 0.0]]), np.full(2, 0.5))
-    top = float(standard_blobs.variances[0])
-    for mixture, temperature, positive in ((two, 0.8 * top, False), (one, 1.2 * top, True)):
-        q, _ = responsibilities(standard_blobs.rows, mixture, temperature)
-        part = curvature(standard_blobs, mixture, temperature, q, 1e-4, signed=True)
-        assert part.positive is positive
-        if not positive:
-            np.testing.assert_allclose(part.lowest, 1 - top / temperature, rtol=1e-3)
-
-
 def test_along_and_against_are_transposes(standard_digits: StandardData) -> None:
     rng = np.random.default_rng(0)
     mixture = Mixture(standard_digits.rows[:9].copy(), np.full(9, 1 / 9))

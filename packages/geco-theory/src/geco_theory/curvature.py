@@ -39,27 +39,15 @@ class Curvature:
 
     Args:
         inverses: (k, s, s) the matrices :math:`(I - C_a/T)^{-1}` in the first s principal axes.
-        factor: What `solve` needs: the Cholesky factor of I + M, or its pivoted LU factors.
-        lowest: (k,) lowest eigenvalue of I - C_a/T where it is below the least value, else 1.
-        directions: (k, s) its eigenvector, zero elsewhere.
-        positive: Whether the Hessian is known to be positive definite.
+        factor: The lower Cholesky factor of I + M.
     """
 
     inverses: Single
-    factor: tuple[Array, NDArray[np.int32] | None]
-    lowest: Array
-    directions: Array
-    positive: bool
+    factor: Array
 
     def select(self, kept: NDArray[np.bool_]) -> "Curvature":
         """The same curvature for part of the values."""
-        return Curvature(
-            self.inverses[kept],
-            self.factor,
-            self.lowest[kept],
-            self.directions[kept],
-            self.positive,
-        )
+        return Curvature(self.inverses[kept], self.factor)
 
     def apply(self, vectors: Array) -> Array:
         """(I - C_a/T)^-1 times one vector per value, (k, r)."""
@@ -71,20 +59,11 @@ class Curvature:
 
     def solve(self, right: Array) -> Array:
         """(I + M)^-1 times (n,)."""
-        matrix, pivots = self.factor
-        if pivots is None:
-            return np.asarray(linalg.cho_solve((matrix, True), right, check_finite=False))
-        return np.asarray(linalg.lu_solve((matrix, pivots), right, check_finite=False))
+        return np.asarray(linalg.cho_solve((self.factor, True), right, check_finite=False))
 
 
 def curvature(
-    data: StandardData,
-    mixture: Mixture,
-    temperature: float,
-    q: Array,
-    least: float,
-    *,
-    signed: bool = False,
+    data: StandardData, mixture: Mixture, temperature: float, q: Array, least: float
 ) -> Curvature:
     """Factor the curvature at `mixture`, whose responsibilities (n, k) are `q`.
 
@@ -94,11 +73,8 @@ def curvature(
         temperature: T, in standard units.
         q: (n, k) responsibilities.
         least: Eigenvalues of I - C_a/T are raised to this, negative ones by their size.
-        signed: Keep the sign of negative ones. The Hessian of fixed masses can be positive
-            definite all the same; whether it is, is told by inertia (Haynsworth): I + M must
-            have as many negative eigenvalues as B.
     """
-    builder = _Builder(data, mixture, temperature, q, least, signed)
+    builder = _Builder(data, mixture, temperature, q, least)
     order = np.argsort(builder.sizes, kind="stable")
     begin, k = 0, len(order)
     while begin < k:
@@ -110,24 +86,8 @@ def curvature(
         begin = end
     system = builder.system.astype(np.float64)
     system[np.diag_indices(len(system))] += 1.0
-    factor: tuple[Array, NDArray[np.int32] | None]
-    negative = builder.negative if signed else 0
-    if negative:
-        blocks = np.asarray(linalg.ldl(system, check_finite=False)[1], dtype=np.float64)
-        positive = int(np.sum(linalg.eigvalsh_tridiagonal(*_tridiagonal(blocks)) < 0)) == negative
-        factor = linalg.lu_factor(system, overwrite_a=True, check_finite=False)
-    else:
-        positive = True
-        factor = (
-            linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False),
-            None,
-        )
-    return Curvature(builder.inverses, factor, builder.lowest, builder.directions, positive)
-
-
-def _tridiagonal(blocks: Array) -> tuple[Array, Array]:
-    """Diagonal and subdiagonal of a matrix of 1 x 1 and 2 x 2 blocks."""
-    return np.diag(blocks).copy(), np.diag(blocks, -1).copy()
+    factor = linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+    return Curvature(builder.inverses, factor)
 
 
 class _Builder:
@@ -140,7 +100,6 @@ class _Builder:
         temperature: float,
         q: Array,
         least: float,
-        signed: bool,
     ) -> None:
         tail = np.cumsum(data.variances[::-1])[::-1]
         axes = max(1, int(np.sum(tail > _FLAT * temperature)))
@@ -157,10 +116,6 @@ class _Builder:
         self.sizes = np.count_nonzero(local, axis=1)
         self.inverses: Single = np.empty((k, axes, axes), np.float32)
         self.system: Single = np.zeros((n, n), np.float32)
-        self.signed = signed
-        self.negative = 0
-        self.lowest = np.ones(k)
-        self.directions = np.zeros((k, axes))
 
     def add(self, group: NDArray[np.intp]) -> None:
         """Add the values of one group."""
@@ -179,12 +134,12 @@ class _Builder:
         gaps = self.rows[support]
         gaps -= self.values[group][:, None, :]
         gaps *= np.sqrt(weight / self.temperature)[:, :, None]
-        if width < self.rows.shape[1] and not self.signed:
+        if width < self.rows.shape[1]:
             small = np.eye(width, dtype=np.float32) - gaps @ _t(gaps)
-            inverses = _t(gaps) @ (self._invert(small, None) @ gaps)
+            inverses = _t(gaps) @ (self._invert(small) @ gaps)
             inverses += np.eye(self.rows.shape[1], dtype=np.float32)
         else:
-            inverses = self._invert(self._matrices(gaps), group)
+            inverses = self._invert(self._matrices(gaps))
         self.inverses[group] = inverses
         # heaviest posterior first: the leading columns are those that matter to M
         order = np.argsort(-posterior, axis=1)
@@ -201,13 +156,8 @@ class _Builder:
         """Values that most rows matter to: all rows, and one product for the whole group."""
         gaps = self.rows[None] - self.values[group][:, None, :]
         gaps *= np.sqrt(self.local[group] / self.temperature)[:, :, None]
-        inverses = self._invert(self._matrices(gaps), group)
+        inverses = self._invert(self._matrices(gaps))
         self.inverses[group] = inverses
-        if self.signed:
-            gaps *= np.sqrt(self.q[group])[:, :, None]
-            for part, inverse in zip(gaps, inverses, strict=True):
-                self.system += (part @ inverse) @ part.T
-            return
         gaps = gaps @ np.linalg.cholesky(inverses)
         gaps *= np.sqrt(self.q[group])[:, :, None]
         features = np.ascontiguousarray(gaps.transpose(1, 0, 2)).reshape(len(self.rows), -1)
@@ -217,7 +167,7 @@ class _Builder:
         """I - C_a/T of a group."""
         return np.eye(self.rows.shape[1], dtype=np.float32) - _t(gaps) @ gaps
 
-    def _invert(self, matrices: Single, group: NDArray[np.intp] | None) -> Single:
+    def _invert(self, matrices: Single) -> Single:
         """Inverses of symmetric matrices, eigenvalues first raised to the least value."""
         size = matrices.shape[-1]
         out = np.empty_like(matrices)
@@ -234,12 +184,6 @@ class _Builder:
                     continue
             values, vectors = np.linalg.eigh(matrix.astype(np.float64))
             raised = np.maximum(np.abs(values), self.least)
-            if group is not None:
-                self.lowest[group[index]] = values[0]
-                self.directions[group[index]] = vectors[:, 0]
-            if self.signed:
-                self.negative += int(np.sum(values < 0))
-                raised = np.copysign(raised, values)
             out[index] = (vectors / raised) @ vectors.T
         return out
 

@@ -31,15 +31,13 @@ def detect(temperature: Array, distortion: Array, number: int = 3) -> Array:
         number: How many maxima to keep.
 
     Returns:
-        At most `number` temperatures, highest maximum first.
+        At most `number` temperatures, highest maximum first; none at the ends of the grid.
     """
-    height = np.abs(second_derivative(temperature, distortion))
-    inner = height[1:-1]
-    before = np.concatenate([[-np.inf], inner[:-1]])
-    after = np.concatenate([inner[1:], [-np.inf]])
-    peaks = np.flatnonzero((inner > before) & (inner >= after)) + 1
+    height = np.abs(second_derivative(temperature, distortion))[1:-1]
+    # a maximum needs a lower neighbour on both sides: where the grid ends there is none
+    peaks = np.flatnonzero((height[1:-1] > height[:-2]) & (height[1:-1] >= height[2:])) + 1
     order = peaks[np.argsort(-height[peaks], kind="stable")]
-    return np.asarray(temperature[order[:number]])
+    return np.asarray(temperature[1:-1][order[:number]])
 
 
 def share_found(found: Array, transitions: Array, temperature: Array) -> float:

@@ -3,27 +3,33 @@ r"""Equal, fixed masses: one tile of latent space per sample, merged where tiles
 With fixed masses the free energy has many local minima and a branch is followed, not the optimum.
 Coinciding tiles move as one of their summed mass; such a group must be tested for splitting
 again, because its :math:`C_a` grows as its assignments soften: it is unstable when
-:math:`\lambda_{\max}(C_a) > T` [D3]. Every step is guarded by the free energy, and convergence is
-judged by the length of the Newton step, which is the error of the solution.
+:math:`\lambda_{\max}(C_a) > T` [D3]. Every step lowers the free energy and moves no value by more
+than half of :math:`\sqrt T`, so that a branch is left only where it ends; convergence is judged by
+the length of the Newton step, which is the error of the solution.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
 
-from geco_theory.curvature import Curvature, curvature
-from geco_theory.kernels import moments, responsibilities
+from geco_theory.fixed_masses import FixedMasses, downward_direction, newton_step
+from geco_theory.kernels import log_joint, moments
 from geco_theory.mixtures import Mixture, merge_coincident
-from geco_theory.second_order import against, along
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
 
 _MERGE = 1e-3  # in the root mean square of the data
-_EAGER = 0.1  # in sqrt(T): merged at first; if that was wrong, the group is split again
-_MAX_NEWTON = 200
+_MAX_NEWTON = 300
 _MAX_ROUNDS = 200
 _UNSTABLE = 1e-4  # excess of lambda_max(C_a)/T over 1 above which a group is split
+_ROUGH = 1e-3  # error of the values at which groups are first tested for splitting
+_FIRST_MOVE, _LONGEST_MOVE = 0.25, 0.5  # of one value in one step, in sqrt(T)
+_ROUNDING = 1e-15  # of F/T
+_BLOCK = 2**20  # numbers in one block of pairs
 
 
 def solve_equal(
@@ -33,7 +39,7 @@ def solve_equal(
     *,
     tolerance: float = 1e-6,
     tied: bool = False,
-    eager: bool = True,
+    memory: float = 1024.0,
 ) -> Solution:
     """Follow a branch of fixed masses to one temperature.
 
@@ -43,22 +49,27 @@ def solve_equal(
         start: The branch at a neighbouring temperature; masses are multiples of 1/n_samples.
         tolerance: Error of the decoder values that is aimed at, in standard units.
         tied: Keep groups of tiles together even where they have become unstable.
-        eager: Merge tiles that are near each other at once, and split them again if that was
-            wrong; otherwise only tiles that coincide are merged.
+        memory: MiB for the posteriors of all pairs; where they are more, row blocks are used.
     """
     work: Counter[str] = Counter()
     mixture, converged = _relax(data, start, temperature, tolerance, work)
     # plain steps know nothing of stability: only tiles on their own are solved by them
     converged = converged and mixture.size == int(data.counts.sum())
-    merge = max(_MERGE, _EAGER * float(np.sqrt(temperature))) if eager else _MERGE
-    converged = converged and merge_coincident(mixture, merge).size == mixture.size
+    converged = converged and merge_coincident(mixture, _MERGE).size == mixture.size
+    enough = tolerance if tied else max(_ROUGH, tolerance)
     for _ in range(0 if converged else _MAX_ROUNDS):
-        mixture, part, error = _descend(data, mixture, temperature, merge, tolerance, work)
-        split = None if tied else split_unstable(data, mixture, temperature, part, work)
-        if split is None:
-            converged = error < tolerance
+        model, reached = _descend(data, mixture, temperature, enough, memory, work)
+        mixture = model.mixture
+        split = None if tied else split_unstable(data, mixture, temperature, work)
+        if split is None and reached and enough <= tolerance and not tied:
+            split = _leave_saddle(data, model, memory, work)
+        if split is not None:
+            mixture = split
+        elif enough <= tolerance:
+            converged = reached
             break
-        mixture, merge = split, _MERGE
+        else:
+            enough = tolerance
     state = moments(data, mixture, temperature)
     rate = (state.free_energy - state.distortion / 2) / temperature
     return Solution(
@@ -100,128 +111,107 @@ def _descend(
     data: StandardData,
     mixture: Mixture,
     temperature: float,
-    merge: float,
     tolerance: float,
+    memory: float,
     work: Counter[str],
-) -> tuple[Mixture, Curvature, float]:
-    """Newton steps on the values until they are shorter than `tolerance`; F never rises."""
-    mixture = merge_coincident(mixture, merge)
-    least, error, before = 0.02, np.inf, np.inf
-    part: Curvature | None = None
-    for _ in range(_MAX_NEWTON):
-        q, log_z = responsibilities(data.rows, mixture, temperature)
-        here = float(-data.weights @ log_z)
-        work["newton"] += 1
-        if part is None:
-            work["systems"] += 1
-            part = curvature(data, mixture, temperature, q, least, signed=True)
-            if not part.positive:
-                part = curvature(data, mixture, temperature, q, least)
-        move, slope = _newton_move(data, mixture, temperature, q, part)
-        error = float(np.abs(move).max())
-        if error < tolerance or slope > -1e-17:
-            break
-        trial, length = _search(data, mixture, temperature, move, here, slope, work)
-        least = float(np.clip(error, 1e-4, 0.02))
-        mixture = merge_coincident(trial, merge)
-        if mixture.size != trial.size or length != 1.0 or error > 0.1 * before:
-            part = None
-        before = error
-    if part is None:
-        q, _ = responsibilities(data.rows, mixture, temperature)
-        part = curvature(data, mixture, temperature, q, least, signed=True)
-    return mixture, part, error
-
-
-def _search(
-    data: StandardData,
-    mixture: Mixture,
-    temperature: float,
-    move: Array,
-    here: float,
-    slope: float,
-    work: Counter[str],
-) -> tuple[Mixture, float]:
-    """Shorten the step until F falls; lengthen it while F falls more than the model says.
-
-    Where a minimum has just vanished the way down begins flat, and Newton steps are far too short.
+) -> tuple[FixedMasses, bool]:
+    """Newton steps on the values until what is left of them is shorter than `tolerance`.
 
     Returns:
-        The new mixture and the length used; 0 for a plain step, when no length would do.
+        The free energy at the last values, and whether that was reached.
     """
 
-    def at(length: float) -> tuple[Mixture, float]:
+    def at(trial: Mixture) -> FixedMasses:
         work["passes"] += 1
-        trial = replace(mixture, values=mixture.values + length * move)
-        return trial, moments(data, trial, temperature).free_energy / temperature
+        return FixedMasses(data, trial, temperature, memory)
 
-    length = 1.0
-    trial, there = at(length)
-    while there <= here + 0.6 * length * slope and length < 100:
-        longer, beyond = at(2 * length)
-        if beyond >= there:
-            break
-        trial, there, length = longer, beyond, 2 * length
-    while there > here + 1e-4 * length * slope + 1e-15:
-        length *= 0.4
-        if length < 1e-4:
-            return replace(mixture, values=moments(data, mixture, temperature).means), 0.0
-        trial, there = at(length)
-    return trial, length
+    model = at(merge_coincident(mixture, _MERGE))
+    reach = float(np.sqrt(temperature))
+    radius, before, shortened = _FIRST_MOVE * reach, np.inf, False
+    for _ in range(_MAX_NEWTON):
+        slope = np.sqrt(model.inner(model.pull, model.pull))
+        relative = float(np.clip(np.sqrt(slope), 1e-3, 0.1))
+        step = newton_step(model, radius, relative, 10 * tolerance)
+        work["newton"] += 1
+        work["products"] += step.products
+        length = step.longest
+        trial = Mixture(model.mixture.values + step.move, model.mixture.masses)
+        ahead = at(trial)
+        kept = (model.height - ahead.height + _ROUNDING) / max(step.fall, _ROUNDING)
+        if kept < 0.05:
+            work["rejected"] += 1
+            if not step.bounded and length < tolerance:
+                return model, True
+            if length < 1e-9 * reach:
+                break
+            radius, shortened = 0.3 * length, True
+            continue
+        if kept > 0.7 and step.bounded and not shortened:
+            radius = min(2 * radius, _LONGEST_MOVE * reach)
+        elif kept < 0.25:
+            radius = 0.5 * length
+        shortened = False
+        merged = merge_coincident(trial, _MERGE)
+        if merged.size != trial.size:
+            model, before = at(merged), np.inf
+            continue
+        model = ahead
+        if not step.bounded:
+            # once the steps shrink fast, what is left is shorter than the last one in proportion
+            shrunk = min(1.0, length / before) if np.isfinite(before) else 1.0
+            if length < tolerance or length * shrunk < 0.1 * tolerance:
+                return model, True
+        before = np.inf if step.bounded else length
+    return model, False
 
 
-def _newton_move(
-    data: StandardData, mixture: Mixture, temperature: float, q: Array, part: Curvature
-) -> tuple[Array, float]:
-    """The Newton step of the values (k, r), and the slope of F/T along it."""
-    root = np.sqrt(data.weights)
-    mass = data.weights @ q
-    pull = (q.T @ (data.weights[:, None] * data.rows)) / mass[:, None] - mixture.values
-    own = part.apply(pull)
-    dual = part.solve(root * along(data.rows, mixture, q, own) / temperature)
-    move = own - part.apply(against(data.rows, mixture, q, root * dual) / mass[:, None])
-    slope = -float(mass @ np.einsum("ij,ij->i", pull, move)) / temperature
-    if slope > 0:  # not downhill: the plain step always is
-        move, slope = pull, -float(mass @ np.einsum("ij,ij->i", pull, pull)) / temperature
-    length = np.linalg.norm(move, axis=1) / np.sqrt(temperature)
-    return move / np.maximum(1.0, length / 2.0)[:, None], slope
+def _leave_saddle(
+    data: StandardData, model: FixedMasses, memory: float, work: Counter[str]
+) -> Mixture | None:
+    """Values moved off a saddle to where F is lower; None at a minimum, as far as can be told."""
+    direction = downward_direction(model)
+    work["saddle tests"] += 1
+    if direction is None:
+        return None
+    reach = float(np.sqrt(model.temperature))
+    for length in (0.1, -0.1, 0.01, -0.01, 1e-3, -1e-3):
+        values = model.mixture.values + length * reach * direction
+        trial = Mixture(values, model.mixture.masses)
+        if FixedMasses(data, trial, model.temperature, memory).height < model.height - _ROUNDING:
+            return trial
+    return None
 
 
 def split_unstable(
-    data: StandardData,
-    mixture: Mixture,
-    temperature: float,
-    part: Curvature,
-    work: Counter[str],
+    data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]
 ) -> Mixture | None:
     """Split every unstable group in two along its unstable direction; None if all are stable.
 
     The masses are divided in proportion to the data on both sides, in whole tiles.
     """
-    if len(part.lowest) != mixture.size:
-        return mixture
+    work["tests"] += 1
     samples = int(data.counts.sum())
     tiles = np.rint(mixture.masses * samples).astype(int)
-    unstable = np.flatnonzero((part.lowest < -_UNSTABLE) & (tiles > 1))
-    if len(unstable) == 0:
-        return None
-    work["splits"] += len(unstable)
-    q, _ = responsibilities(data.rows, mixture, temperature)
-    values, masses = [], []
-    for a in unstable:
-        direction = np.zeros(data.rows.shape[1])
-        direction[: part.directions.shape[1]] = part.directions[a]
-        side = (data.rows - mixture.values[a]) @ direction
-        share = data.weights * q[:, a]
-        positive = side > 0
-        fraction = float(share[positive].sum() / share.sum())
-        number = int(np.clip(round(fraction * tiles[a]), 1, tiles[a] - 1))
-        for chosen, count in ((positive, number), (~positive, tiles[a] - number)):
-            mean = (share[chosen] @ data.rows[chosen]) / share[chosen].sum()
-            values.append(mixture.values[a] + 0.1 * (mean - mixture.values[a]))
-            masses.append(count / samples)
     kept = np.ones(mixture.size, dtype=bool)
-    kept[unstable] = False
+    values, masses = [], []
+    limit = (1.0 + _UNSTABLE) * np.eye(data.rows.shape[1])
+    for a, share in _shares(data, mixture, temperature, np.flatnonzero(tiles > 1)):
+        near = np.flatnonzero(share > 1e-9 * share.max())
+        share = share[near] / share[near].sum()
+        gaps = data.rows[near] - share @ data.rows[near]
+        ratio = (gaps * share[:, None]).T @ gaps / temperature
+        if _positive_definite(limit - ratio):
+            continue
+        side = gaps @ np.linalg.eigh(ratio)[1][:, -1] > 0
+        number = int(np.clip(round(float(share[side].sum()) * tiles[a]), 1, tiles[a] - 1))
+        for chosen, count in ((side, number), (~side, tiles[a] - number)):
+            mean = share[chosen] @ gaps[chosen] / share[chosen].sum()
+            values.append(mixture.values[a] + 0.1 * mean)
+            masses.append(count / samples)
+        kept[a] = False
+    work["splits"] += int((~kept).sum())
+    if kept.all():
+        return None
     return Mixture(
         np.concatenate([mixture.values[kept], values]),
         np.concatenate([mixture.masses[kept], masses]),
@@ -230,14 +220,27 @@ def split_unstable(
 
 def split_ratios(data: StandardData, mixture: Mixture, temperature: float) -> tuple[Array, Array]:
     r""":math:`\lambda_{\max}(C_a)/T` of every value [D3], shape (k,), and its axis, (k, r)."""
-    q, _ = responsibilities(data.rows, mixture, temperature)
-    share = q * data.weights[:, None]
-    share /= share.sum(axis=0)
     ratios = np.empty(mixture.size)
     axes = np.empty(mixture.values.shape)
-    for a in range(mixture.size):
-        mean = share[:, a] @ data.rows
-        gap = (data.rows - mean) * np.sqrt(share[:, a, None])
-        values, vectors = np.linalg.eigh(gap.T @ gap)
+    for a, share in _shares(data, mixture, temperature, np.arange(mixture.size)):
+        gaps = data.rows - share @ data.rows
+        values, vectors = np.linalg.eigh((gaps * share[:, None]).T @ gaps)
         ratios[a], axes[a] = values[-1] / temperature, vectors[:, -1]
     return ratios, axes
+
+
+def _shares(
+    data: StandardData, mixture: Mixture, temperature: float, chosen: NDArray[np.intp]
+) -> Iterator[tuple[int, Array]]:
+    """The chosen values, one by one, with the share (n,) of every row in their mass."""
+    log_z = moments(data, mixture, temperature).log_z
+    block = max(1, _BLOCK // len(data.rows))
+    for begin in range(0, len(chosen), block):
+        part = chosen[begin : begin + block]
+        q = np.exp(log_joint(data.rows, mixture.select(part), temperature) - log_z[:, None])
+        q *= data.weights[:, None]
+        yield from zip(part.tolist(), (q / q.sum(axis=0)).T, strict=True)
+
+
+def _positive_definite(matrix: Array) -> bool:
+    return int(linalg.lapack.dpotrf(matrix, lower=1, clean=0)[1]) == 0

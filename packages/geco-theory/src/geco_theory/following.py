@@ -24,7 +24,7 @@ class Solver:
         data: The data.
         masses: `free` or `equal`.
         tolerance: The certificate to reach (free masses).
-        memory: MiB for the matrices of a Newton step (free masses).
+        memory: MiB for the matrices of a Newton step.
     """
 
     data: StandardData
@@ -38,7 +38,7 @@ class Solver:
             return solve_free(
                 self.data, temperature, start, tolerance=self.tolerance, memory=self.memory
             )
-        return solve_equal(self.data, temperature, start)
+        return solve_equal(self.data, temperature, start, memory=self.memory)
 
     def all_data(self) -> Mixture:
         """One value per data point: where heating begins."""

@@ -120,7 +120,7 @@ def cool(
                 break
             mixture, above = event[0].mixture, event[0].temperature
             changes.append(event[1])
-        solution = solve_equal(data, float(target), mixture, eager=len(changes) >= limit)
+        solution = solve_equal(data, float(target), mixture)
         mixture, above = solution.mixture, min(above, float(target))
         solutions.append(solution)
         report(solution)
@@ -138,7 +138,7 @@ def _next_split(
         if temperature not in tied:
             warmer = min(t for t in tied if t > temperature)
             tied[temperature] = solve_equal(
-                data, temperature, tied[warmer], tied=True, eager=False, tolerance=1e-8
+                data, temperature, tied[warmer], tied=True, tolerance=1e-8
             ).mixture
         state = tied[temperature]
         ratios = split_ratios(data, state, temperature)[0]
@@ -183,7 +183,7 @@ def _after(
     data: StandardData, state: Mixture, group: int, start: Mixture, temperature: float
 ) -> tuple[Solution, NDArray[np.intp], float]:
     """The branch below a split, the parts of the group there and how far they are apart."""
-    solved = solve_equal(data, temperature, start, eager=False, tied=True)
+    solved = solve_equal(data, temperature, start, tied=True)
     gaps = np.linalg.norm(solved.mixture.values[:, None] - state.values[None], axis=2)
     parts = np.flatnonzero(gaps.argmin(axis=1) == group)
     spread = solved.mixture.values[parts] - solved.mixture.values[parts[:1]]

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_BLOCK = 2**22  # numbers in one block of pairs
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -47,37 +49,34 @@ class Mixture:
         return self.select(np.lexsort(keys))
 
 
-def _any_nearer(values: Array, distance: float) -> bool:
-    """Whether two values may be closer than `distance` (never wrong when it says no)."""
-    if len(values) < 2:
-        return False
+def _with_neighbours(values: Array, distance: float) -> NDArray[np.intp]:
+    """Values that may be closer than `distance` to another one: all that are, at least."""
     squares = np.einsum("ij,ij->i", values, values)
-    gaps = values @ (-2.0 * values.T)
-    gaps += squares
-    gaps += squares[:, None]
-    np.fill_diagonal(gaps, np.inf)
-    rounding = 1e-13 * float(squares.max())
-    return bool(gaps.min() < distance**2 + rounding)
+    limit = distance**2 + 1e-13 * float(squares.max())  # the expanded square is inexact
+    block = max(1, _BLOCK // len(values))
+    found = []
+    for begin in range(0, len(values), block):
+        gaps = values[begin : begin + block] @ (-2.0 * values.T)
+        gaps += squares
+        rows = np.arange(len(gaps))
+        gaps[rows, begin + rows] = np.inf
+        found.append(gaps.min(axis=1) + squares[begin : begin + block] < limit)
+    return np.flatnonzero(np.concatenate(found))
 
 
 def merge_coincident(mixture: Mixture, distance: float) -> Mixture:
     """Values closer than `distance` to a heavier one become one value at their mean."""
     values, masses = mixture.values, mixture.masses
-    if not _any_nearer(values, distance):
-        return mixture
-    order = np.argsort(-masses, kind="stable")
-    squares = np.einsum("ij,ij->i", values, values)
-    group = np.full(len(masses), -1)
-    for leader in order:
-        if group[leader] >= 0:
-            continue
-        free = np.flatnonzero(group < 0)
-        gaps = squares[free] + squares[leader] - 2.0 * (values[free] @ values[leader])
-        near = free[gaps < distance**2]
-        if len(near) > 1:  # the expanded square is inexact for near points: measure again
-            near = near[np.linalg.norm(values[near] - values[leader], axis=1) < distance]
-        group[near] = leader
-        group[leader] = leader
+    close = _with_neighbours(values, distance)
+    free = close[np.argsort(-masses[close], kind="stable")]
+    group = np.arange(len(masses))
+    while len(free):
+        leader = free[0]
+        gaps = values[free] - values[leader]
+        near = np.einsum("ij,ij->i", gaps, gaps) < distance**2
+        near[0] = True
+        group[free[near]] = leader
+        free = free[~near]
     leaders, index = np.unique(group, return_inverse=True)
     if len(leaders) == len(masses):
         return mixture

@@ -12,6 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from geco_theory.detector import second_derivative
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -73,8 +75,7 @@ def plot_phase_diagram(
     axes[0].set_ylabel("reconstruction error RE\n(squared data units)")
     axes[0].set_ylim(bottom=0.0)
     axes[0].set_title("Reconstruction error and critical temperatures")
-    where, second = second_derivative(heat, error)
-    axes[1].plot(where, second, color=BLUE, marker=".", ms=4)
+    axes[1].plot(heat, second_derivative(heat, error), color=BLUE, marker=".", ms=4)
     axes[1].axhline(0.0, color=FAINT, lw=0.8)
     axes[1].set_ylabel("second derivative of RE\nin beta (sigma = 1)")
     axes[2].step(heat, ordered["n_clusters"].values, where="mid", color=BLUE)
@@ -201,15 +202,6 @@ def plot_spectral_comparison(comparison: xr.Dataset) -> Figure:
     gap.set_ylabel("spectral gap at that number", color=RED)
     gap.set_ylim(bottom=0.0)
     return picture
-
-
-def second_derivative(temperature: ArrayLike, error: ArrayLike) -> tuple[Array, Array]:
-    """Divided differences of RE in beta (sigma = 1) on an uneven grid, at its inner points."""
-    t, y = np.asarray(temperature, dtype=np.float64), np.asarray(error, dtype=np.float64)
-    if t.size < 3:
-        return np.empty(0), np.empty(0)
-    slope = np.diff(y) / np.diff(t)
-    return t[1:-1], np.asarray(2.0 * np.diff(slope) / (t[2:] - t[:-2]))
 
 
 def temperature_axis(ax: Any, low: float, high: float) -> None:

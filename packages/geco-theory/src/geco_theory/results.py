@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geco_theory.advice import advise
+from geco_theory.detector import detect
 from geco_theory.linear_vae import linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
-from geco_theory.plots import second_derivative
 from geco_theory.rate_distortion import rate_distortion_curve
 from geco_theory.spectrum import covariance_eigenvalues, first_axis
 from geco_theory.tables import Table, has_h5netcdf
@@ -22,7 +22,6 @@ __all__ = ["collect", "part", "write_atomically", "write_dataset", "write_tables
 Array = NDArray[np.float64]
 
 CURVE_POINTS = 120
-DETECTED = 3  # as many maxima as the paper keeps
 # which variables of the one dataset make up each part: prefix -> dimensions renamed
 PARTS: dict[str, dict[str, str]] = {
     "path": {},
@@ -67,7 +66,7 @@ def collect(
     if critical.size:
         attrs["top_critical_temperature"] = float(critical.max())
         attrs["n_critical"] = int(critical.size)
-    attrs["detected"] = highest_maxima(path)
+    attrs["detected"] = np.asarray(getattr(analysis, "detected_temperatures_", ()), dtype=np.float64)
     parts = {"path": path, "tree": _tree(analysis, table.X)}
     if hasattr(analysis, "transitions_"):
         parts["transition"] = analysis.transitions_.reset_coords()
@@ -97,16 +96,10 @@ def part(results: xr.Dataset, name: str) -> xr.Dataset | None:
     return found.rename(dims)
 
 
-def highest_maxima(path: xr.Dataset, count: int = DETECTED) -> Array:
-    """The paper's detector: the temperatures of the highest local maxima of d2 RE / d beta2."""
+def highest_maxima(path: xr.Dataset, count: int = 3) -> Array:
+    """The paper's detector (`geco_theory.detector.detect`) on a path in any order."""
     ordered = path.sortby("temperature")
-    where, height = second_derivative(ordered["temperature"].values, ordered["distortion"].values)
-    if height.size < 3:
-        return np.empty(0)
-    size = np.abs(height)
-    peak = np.flatnonzero((size[1:-1] > size[:-2]) & (size[1:-1] >= size[2:])) + 1
-    best = peak[np.argsort(-size[peak])][:count]
-    return np.asarray(where[best], dtype=np.float64)
+    return detect(ordered["temperature"].to_numpy(), ordered["distortion"].to_numpy(), count)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

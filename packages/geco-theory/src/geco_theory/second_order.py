@@ -70,7 +70,7 @@ class NewtonSystem:
         part = curvature(data, mixture, temperature, q, least)
         relative = np.sqrt(data.weights)[:, None] * (q / mixture.masses)
         design = linalg.solve_triangular(
-            part.factor[0], relative, lower=True, overwrite_b=True, check_finite=False
+            part.factor, relative, lower=True, overwrite_b=True, check_finite=False
         )
         gram = design.T @ design
         gram[np.diag_indices(len(gram))] *= 1.0 + _RIDGE
