@@ -59,7 +59,9 @@ def test_highest_maxima_finds_the_three_sharpest_kinks() -> None:
     path = xr.Dataset({"distortion": ("temperature", error)}, {"temperature": T})
     found = results.highest_maxima(path)
     np.testing.assert_allclose(found, [3.0, 1.0, 4.0], atol=0.05)
-    np.testing.assert_array_equal(results.highest_maxima(path.isel(temperature=slice(None, None, -1))), found)
+    np.testing.assert_array_equal(
+        results.highest_maxima(path.isel(temperature=slice(None, None, -1))), found
+    )
     assert results.highest_maxima(path.isel(temperature=slice(0, 3))).size == 0
 
 

@@ -99,7 +99,11 @@ def _merges(data: StandardData, low: Solution, high: Solution) -> list[GroupChan
 
 
 def cool(
-    data: StandardData, temperatures: Array, limit: int, report: Callable[[Solution], None]
+    data: StandardData,
+    temperatures: Array,
+    limit: int,
+    report: Callable[[Solution], None],
+    memory: float = 1024.0,
 ) -> tuple[list[Solution], list[GroupChange]]:
     """Follow the branch of one group downwards; the first `limit` splits are located.
 
@@ -108,6 +112,7 @@ def cool(
         temperatures: To solve, in standard units; any order.
         limit: How many splits to locate; further ones happen between temperatures.
         report: Called with every solution.
+        memory: MiB for the posteriors of all pairs, as in `solve_equal`.
     """
     mixture = Mixture(np.zeros((1, data.rows.shape[1])), np.ones(1))
     above = float(data.variances[0]) * 1.01
@@ -115,12 +120,12 @@ def cool(
     changes: list[GroupChange] = []
     for target in np.sort(temperatures)[::-1]:
         while len(changes) < limit and target < above:
-            event = _next_split(data, mixture, above, float(target))
+            event = _next_split(data, mixture, above, float(target), memory)
             if event is None:
                 break
             mixture, above = event[0].mixture, event[0].temperature
             changes.append(event[1])
-        solution = solve_equal(data, float(target), mixture)
+        solution = solve_equal(data, float(target), mixture, memory=memory)
         mixture, above = solution.mixture, min(above, float(target))
         solutions.append(solution)
         report(solution)
@@ -128,7 +133,7 @@ def cool(
 
 
 def _next_split(
-    data: StandardData, mixture: Mixture, above: float, target: float
+    data: StandardData, mixture: Mixture, above: float, target: float, memory: float
 ) -> tuple[Solution, GroupChange] | None:
     """The first split below `above`, if there is one before `target`."""
     samples = float(data.counts.sum())
@@ -138,7 +143,7 @@ def _next_split(
         if temperature not in tied:
             warmer = min(t for t in tied if t > temperature)
             tied[temperature] = solve_equal(
-                data, temperature, tied[warmer], tied=True, tolerance=1e-8
+                data, temperature, tied[warmer], tied=True, tolerance=1e-8, memory=memory
             ).mixture
         state = tied[temperature]
         ratios = split_ratios(data, state, temperature)[0]
@@ -158,13 +163,15 @@ def _next_split(
     branch = _divided(data, state, group, axes[group], temperature)
     edge = _EDGE
     for _ in range(4):  # next to a slow continuous split the parts still count as coinciding
-        near, parts, distance = _after(data, state, group, branch, temperature * (1.0 - edge))
+        near, parts, distance = _after(
+            data, state, group, branch, temperature * (1.0 - edge), memory
+        )
         if len(parts) > 1:
             break
         edge *= 3.0
     else:
         return None
-    farther = _after(data, state, group, near.mixture, temperature * (1.0 - 4 * edge))[2]
+    farther = _after(data, state, group, near.mixture, temperature * (1.0 - 4 * edge), memory)[2]
     # next to a continuous split the distance grows as the square root, after a jump hardly
     continuous = distance < 0.75 * farther
     change = GroupChange(
@@ -180,10 +187,15 @@ def _next_split(
 
 
 def _after(
-    data: StandardData, state: Mixture, group: int, start: Mixture, temperature: float
+    data: StandardData,
+    state: Mixture,
+    group: int,
+    start: Mixture,
+    temperature: float,
+    memory: float,
 ) -> tuple[Solution, NDArray[np.intp], float]:
     """The branch below a split, the parts of the group there and how far they are apart."""
-    solved = solve_equal(data, temperature, start, tied=True)
+    solved = solve_equal(data, temperature, start, tied=True, memory=memory)
     gaps = np.linalg.norm(solved.mixture.values[:, None] - state.values[None], axis=2)
     parts = np.flatnonzero(gaps.argmin(axis=1) == group)
     spread = solved.mixture.values[parts] - solved.mixture.values[parts[:1]]

@@ -255,7 +255,9 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
                 else:
                     keep(solution)
 
-            solutions, changes = cool(self._data, scaled, self.n_transitions + 1, cooled)
+            solutions, changes = cool(
+                self._data, scaled, self.n_transitions + 1, cooled, self._solver.memory
+            )
             self._found.extend(change_transition(self._data, change) for change in changes)
             if both:
                 by_user = {users[s.temperature]: s for s in solutions}

@@ -66,7 +66,9 @@ def collect(
     if critical.size:
         attrs["top_critical_temperature"] = float(critical.max())
         attrs["n_critical"] = int(critical.size)
-    attrs["detected"] = np.asarray(getattr(analysis, "detected_temperatures_", ()), dtype=np.float64)
+    attrs["detected"] = np.asarray(
+        getattr(analysis, "detected_temperatures_", ()), dtype=np.float64
+    )
     parts = {"path": path, "tree": _tree(analysis, table.X)}
     if hasattr(analysis, "transitions_"):
         parts["transition"] = analysis.transitions_.reset_coords()

@@ -1,0 +1,213 @@
+r"""The free energy of decoder values with fixed masses: gradient, Hessian products, Newton steps.
+
+With :math:`q_{ia}` from Eq. (3), :math:`m_a = \sum_i w_i q_{ia}` and g the update of Eq. (4),
+
+.. math::
+    \frac{\partial (F/T)}{\partial \psi_a} = \frac{m_a}{T} (\psi_a - g_a), \qquad
+    H = \frac{m}{T} (I - J),
+
+and J is symmetric in the inner product :math:`\langle u, v \rangle = \sum_a m_a\, u_a \cdot v_a
+/ T`:
+
+.. math::
+    (J v)_a = \frac{1}{T m_a} \sum_i w_i q_{ia} \bigl[(x_i - \psi_a) \cdot v_a - t_i\bigr]
+    (x_i - \psi_a), \qquad t_i = \sum_b q_{ib} (x_i - \psi_b) \cdot v_b .
+
+A product with J costs two matrix products, as an iteration does, and no exponentials. It only
+steers the steps (F and its gradient are computed from everything, in double precision), so it is
+taken in single precision where that is exact enough and in the leading principal axes; along axes
+of little variance J is taken to be 0.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geco_theory.kernels import responsibilities
+from geco_theory.mixtures import Mixture
+from geco_theory.standard_data import Array, StandardData
+
+_BLOCK = 2**18  # numbers in one block of pairs
+_LITTLE = 1e-3  # variance over T that the left-out axes may hold together
+_FLAT = 1e-5  # least curvature that is told from zero
+_SURE = 1e-3  # residual of a step whose length is relied on
+_MOST_PRODUCTS = 400
+_MAX_SINGLE = 1e3  # |x|^2/T up to which products in single precision are exact enough
+
+Floats = NDArray[np.floating]
+
+
+class FixedMasses:
+    """F/T at one set of decoder values.
+
+    Args:
+        data: The data.
+        mixture: Decoder values and their fixed masses.
+        temperature: T, in standard units.
+        memory: MiB of posteriors to keep between products; where they are more, every product
+            computes them again in blocks of rows.
+
+    Attributes:
+        height: F/T.
+        mass: (k,) posterior mass of every value.
+        pull: (k, r) the plain step, g - psi.
+    """
+
+    def __init__(
+        self, data: StandardData, mixture: Mixture, temperature: float, memory: float = 1024.0
+    ) -> None:
+        self.data = data
+        self.mixture = mixture
+        self.temperature = temperature
+        n, r = data.rows.shape
+        k = mixture.size
+        tail = np.cumsum(data.variances[::-1])[::-1]
+        self.axes = max(1, int(np.sum(tail > _LITTLE * temperature)))
+        squares = float(np.einsum("ij,ij->i", data.rows, data.rows).max())
+        single = squares / temperature < _MAX_SINGLE
+        self.dtype: type[np.floating] = np.float32 if single else np.float64
+        self._rows = np.ones((n, self.axes + 1), self.dtype)
+        self._rows[:, :-1] = data.rows[:, : self.axes]
+        self._weighted: Floats = (data.weights[:, None] * self._rows).astype(self.dtype)
+        height = max(32, _BLOCK // k)
+        self._blocks = [slice(begin, begin + height) for begin in range(0, n, height)]
+        self._keep = n * k * self._rows.itemsize <= memory * 2**20
+        self._q: list[Floats] = []
+        sums = np.zeros((k, r))
+        mass = np.zeros(k)
+        self.height = 0.0
+        for block in self._blocks:
+            q, log_z = responsibilities(data.rows[block], mixture, temperature)
+            weights = data.weights[block]
+            self.height -= float(weights @ log_z)
+            sums += q.T @ (weights[:, None] * data.rows[block])
+            mass += weights @ q
+            if self._keep:
+                self._q.append(q.astype(self.dtype))
+        self.mass: Array = np.maximum(mass, 1e-300)
+        self.pull: Array = sums / self.mass[:, None] - (mass > 0)[:, None] * mixture.values
+
+    def inner(self, left: Array, right: Array) -> float:
+        """The inner product in which J is symmetric."""
+        return float(self.mass @ np.einsum("ij,ij->i", left, right)) / self.temperature
+
+    def curved(self, vectors: Array) -> Array:
+        """(I - J) times one vector per value, (k, r)."""
+        values = self.mixture.values[:, : self.axes]
+        leading = vectors[:, : self.axes]
+        right = np.empty((self.axes + 1, len(vectors)), self.dtype)
+        right[:-1] = leading.T
+        right[-1] = -np.einsum("ij,ij->i", values, leading)
+        sums: Array = np.zeros((len(vectors), self.axes + 1))
+        for index, block in enumerate(self._blocks):
+            q = self._q[index] if self._keep else self._posterior(block)
+            along = self._rows[block] @ right
+            along -= np.einsum("ij,ij->i", along, q)[:, None]
+            along *= q
+            sums += along.T @ self._weighted[block]
+        force = sums[:, :-1] - sums[:, -1:] * values
+        out = vectors.copy()
+        out[:, : self.axes] -= force / (self.temperature * self.mass[:, None])
+        return out
+
+    def _posterior(self, block: slice) -> Floats:
+        q = responsibilities(self.data.rows[block], self.mixture, self.temperature)[0]
+        return q.astype(self.dtype)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step from the quadratic model.
+
+    Args:
+        move: (k, r) change of the values.
+        fall: By how much F/T falls in the model.
+        downward: Whether a direction of no positive curvature was met.
+        bounded: Whether the step was cut short.
+        products: Hessian products taken.
+    """
+
+    move: Array
+    fall: float
+    downward: bool
+    bounded: bool
+    products: int
+
+    @property
+    def longest(self) -> float:
+        """How far the value moves that moves the farthest."""
+        return _longest(self.move)
+
+
+def newton_step(model: FixedMasses, radius: float, relative: float, enough: float) -> Step:
+    """The Newton step by conjugate gradients, cut where one value would move too far.
+
+    A direction of negative curvature is followed up to there.
+
+    Args:
+        model: The free energy at the present values.
+        radius: Longest move of one value, in standard units.
+        relative: Residual, relative to the gradient, at which a step is good enough.
+        enough: Length (of the longest move) below which the step is solved to 1e-3, because its
+            length is what says that the solution has been reached.
+    """
+    move = np.zeros_like(model.pull)
+    residual = model.pull.copy()
+    direction = residual.copy()
+    square = first = model.inner(residual, residual)
+    fall = 0.0
+    if first == 0.0:
+        return Step(move, 0.0, False, False, 0)
+    for product in range(1, _MOST_PRODUCTS + 1):
+        ahead = model.curved(direction)
+        bend = model.inner(direction, ahead)
+        downward = bend <= _FLAT * model.inner(direction, direction)
+        length = 0.0 if downward else square / bend
+        if downward or _longest(move + length * direction) >= radius:
+            length = _to_edge(move, direction, radius)
+            fall += length * square - 0.5 * length**2 * bend
+            return Step(move + length * direction, fall, downward, True, product)
+        move += length * direction
+        fall += 0.5 * length * square
+        residual -= length * ahead
+        before, square = square, model.inner(residual, residual)
+        wanted = relative if _longest(move) > enough else _SURE
+        if square <= wanted**2 * first:
+            return Step(move, fall, False, False, product)
+        direction = residual + square / before * direction
+    return Step(move, fall, False, True, _MOST_PRODUCTS)
+
+
+def downward_direction(model: FixedMasses, products: int = 25) -> Array | None:
+    """A direction of negative curvature, (k, r), looked for from a random one; None if not found.
+
+    At a saddle the gradient can have no part along it, and then no step finds it.
+    """
+    residual = np.random.default_rng(0).normal(size=model.pull.shape)
+    residual /= np.sqrt(model.mass)[:, None]
+    direction = residual.copy()
+    square = first = model.inner(residual, residual)
+    for _ in range(products):
+        ahead = model.curved(direction)
+        bend = model.inner(direction, ahead)
+        if bend <= -_FLAT * model.inner(direction, direction):
+            return direction / _longest(direction)
+        residual -= square / max(bend, 1e-300) * ahead
+        before, square = square, model.inner(residual, residual)
+        if square <= 1e-12 * first:
+            break
+        direction = residual + square / before * direction
+    return None
+
+
+def _longest(move: Array) -> float:
+    return float(np.sqrt(np.einsum("ij,ij->i", move, move).max()))
+
+
+def _to_edge(move: Array, direction: Array, radius: float) -> float:
+    """How far along `direction` until the first value has moved by `radius`."""
+    square = np.maximum(np.einsum("ij,ij->i", direction, direction), 1e-300)
+    across = np.einsum("ij,ij->i", move, direction)
+    rest = np.maximum(radius**2 - np.einsum("ij,ij->i", move, move), 0.0)
+    return float(((np.sqrt(across**2 + square * rest) - across) / square).min())
