@@ -16,7 +16,8 @@ from geco_theory import results
 from geco_theory.cli import main
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.report import render_report
-from geco_theory.results import part
+from geco_theory.results import collect, part
+from geco_theory.tables import Table
 
 X = make_blobs(24, centers=3, cluster_std=0.5, random_state=2)[0]
 
@@ -109,6 +110,16 @@ def test_analyse_writes_the_page_the_dataset_and_the_tables(
     assert "This analysis was interrupted" in page
     assert "Two &lt;b&gt;." in page
     assert "<img" not in page
+
+
+def test_the_page_says_where_the_bound_is_an_estimate() -> None:
+    analysis = PhaseTransitions(temperatures=6).fit(X)
+    table = Table(X, "blobs", ())
+    for search in ({}, {"search": "from a sample"}):
+        analysis.path_["certificate"].attrs.update(search)
+        page = render_report(collect(table, analysis, "0", complete=True))
+        assert ("no strict bound" in page) is bool(search)
+        assert ("is an estimate here" in page) is bool(search)
 
 
 @pytest.mark.usefixtures("no_pictures")

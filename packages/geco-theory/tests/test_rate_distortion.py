@@ -136,3 +136,16 @@ def test_bad_input(pair: xr.Dataset) -> None:
         free_energy_bound(pair, -1.0)
     with pytest.raises(ValueError, match="one value per model"):
         bound_margin(pair, [1.0, 2.0], [1.0])
+
+
+def test_a_bound_from_a_sampled_certificate_says_that_it_is_an_estimate(pair: xr.Dataset) -> None:
+    sampled = pair.copy()
+    sampled["certificate"] = pair["certificate"].copy()
+    sampled["certificate"].attrs = {**pair["certificate"].attrs, "search": "from a sample"}
+    for path, estimated in ((pair, False), (sampled, True)):
+        curve = rate_distortion_curve(path, 0.5, n_features=1)
+        bound = free_energy_bound(path, 0.5)
+        margin = bound_margin(path, [0.5], [1.0])
+        for variable in (curve.rate_lower, bound.rate, margin.margin, margin.excess_rate):
+            assert ("no strict bound" in variable.attrs.get("search", "")) is estimated
+        assert "search" not in curve.rate_upper.attrs  # a solved point is one all the same

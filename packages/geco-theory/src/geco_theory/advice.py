@@ -42,7 +42,8 @@ def advise(
         lower bound), ``exact`` (whether it is more than a bound), ``multiplier``,
         ``temperature`` (= beta for a decoder of unit variance), ``n_clusters``; the critical
         temperatures around it, ``critical_above`` and ``critical_below`` (NaN if there is none);
-        and ``sentence``, which says it in words.
+        and ``sentence``, which says it in words. Where the path's certificate comes from a
+        sample of the data, ``smallest_rate`` has the attribute ``search``: an estimate.
 
     Raises:
         ValueError: unusable data, `kappa` not positive, or an `analysis` of other data or of
@@ -84,10 +85,11 @@ def advise(
     clusters = _clusters(path, heat)
     below, above = _around(critical, heat)
     kept = np.array([optimum.explained_variance for optimum in linear])
+    search = curve["rate_lower"].attrs.get("search", "")
     sentences = [
         _sentence(
             asked[i], kept[i], linear[i], smallest[i], bool(exact[i]), float(heat[i]),
-            int(clusters[i]), float(below[i]), float(above[i]), data.shape[0],
+            int(clusters[i]), float(below[i]), float(above[i]), data.shape[0], bool(search),
         )
         for i in range(asked.size)
     ]  # fmt: skip
@@ -110,7 +112,7 @@ def advise(
         "critical_below": (below, "critical temperature below", squared),
         "sentence": (np.array(sentences, dtype=object).astype(str), "in words", "1"),
     }  # fmt: skip
-    return xr.Dataset(
+    table = xr.Dataset(
         {
             name: ("kappa", np.asarray(values), {"long_name": words, "units": units})
             for name, (values, words, units) in columns.items()
@@ -118,6 +120,9 @@ def advise(
         {"kappa": ("kappa", asked, {"long_name": "RMS error per element", "units": "data unit"})},
         {"n_samples": data.shape[0], "n_features": features, "total_variance": total},
     )
+    if search:
+        table["smallest_rate"].attrs["search"] = search
+    return table
 
 
 def _extended(path: xr.Dataset, data: Array, coldest: LinearVAEOptimum) -> xr.Dataset:
@@ -161,6 +166,7 @@ def _sentence(
     below: float,
     above: float,
     samples: int,
+    estimated: bool,
 ) -> str:
     """One row in words."""
     start = f"An RMS error of {kappa:.4g} per element keeps {100 * kept:.3g}% of the variance"
@@ -186,4 +192,9 @@ def _sentence(
                 f"the next critical temperature above is {above:.3g}"
                 + (f", below {below:.3g}" if math.isfinite(below) else "")
             )
+    if estimated:
+        words.append(
+            "what no model can pay less than is an estimate here, from a search that began at a "
+            "sample of the data"
+        )
     return "; ".join(words) + "."

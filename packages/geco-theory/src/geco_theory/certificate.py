@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from geco_theory.kernels import moments
 from geco_theory.mixtures import Mixture
 from geco_theory.standard_data import Array, StandardData
+from geco_theory.workers import over_rows
 
 _BULK_CYCLES = 40
 _FINE_CYCLES = 400
 _CAPTURE = 0.05  # in sqrt(T): a climb this near to a known maximum has arrived there
 _SAME = 0.02  # in sqrt(T): climbs this near to each other go on as one
-_BLOCK = 2**20  # numbers in one block of pairs
+_HOPELESS = 0.01  # below -this in ln D the end of a climb in single precision is left
+_BLOCK = 2**19  # numbers in one block of pairs
+_POINTS = 256  # points in one block
+_ROWS = 1024  # rows in one block, at least
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Landscape:
         log_z: (n,) :math:`\ln Z_i` of the solution.
         temperature: T, in standard units.
         dtype: Precision of the pairs.
+        workers: Threads.
     """
 
     def __init__(
@@ -61,36 +66,63 @@ class Landscape:
         log_z: Array,
         temperature: float,
         dtype: type[np.floating] = np.float64,
+        workers: int = 1,
     ) -> None:
         n, r = data.rows.shape
-        squares = np.einsum("ij,ij->i", data.rows, data.rows)
-        offset = np.log(data.weights) - log_z - squares / (2 * temperature)
+        offset = np.log(data.weights) - log_z - data.squares / (2 * temperature)
         self.ceiling = float(offset.max())
         self.left = np.empty((r + 1, n), dtype)
         self.left[:r] = data.rows.T / temperature
         self.left[r] = offset - self.ceiling
-        self.right = np.concatenate([data.rows, np.ones((n, 1))], axis=1).astype(dtype)
+        self.right: NDArray[np.floating] = data.single_rows
+        if dtype is not np.float32:
+            self.right = np.concatenate([data.rows, np.ones((n, 1))], axis=1)
         self.temperature = temperature
         self.dtype = dtype
+        self.workers = workers
 
     def step(self, points: Array) -> tuple[Array, Array]:
         r""":math:`\ln D` at `points` (p, r), and the next point of each climb."""
         p, r = points.shape
         log_d = np.empty(p)
         ahead = np.empty((p, r))
-        block = max(16, _BLOCK // len(self.right))
-        for begin in range(0, p, block):
-            part = np.ones((min(block, p - begin), r + 1), self.dtype)
-            part[:, :r] = points[begin : begin + block]
-            terms = part @ self.left
-            shift = terms.max(axis=1)
-            terms -= shift[:, None]
-            np.exp(terms, out=terms)
-            sums = terms @ self.right
-            ahead[begin : begin + block] = sums[:, :r] / sums[:, r:]
-            log_d[begin : begin + block] = np.log(sums[:, r]) + shift
+        for begin in range(0, p, _POINTS):
+            part = np.ones((min(_POINTS, p - begin), r + 1), self.dtype)
+            part[:, :r] = points[begin : begin + _POINTS]
+            shift, sums = self._sums(part)
+            ahead[begin : begin + _POINTS] = sums[:, :r] / sums[:, r:]
+            log_d[begin : begin + _POINTS] = np.log(sums[:, r]) + shift
         log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (2 * self.temperature)
         return log_d, ahead
+
+    def _sums(self, part: NDArray[np.floating]) -> tuple[Array, Array]:
+        """Sums over the rows of the terms, times (x, 1), and the exponents taken out of them.
+
+        Blocks of rows stay in the cache for all points; the largest exponent grows with them.
+        """
+        rows = max(_ROWS, _BLOCK // len(part))
+
+        def stretch(first: int, last: int) -> tuple[Array, Array]:
+            shift = np.full(len(part), -np.inf)
+            sums = np.zeros((len(part), self.right.shape[1]))
+            for begin in range(first, last, rows):
+                end = min(begin + rows, last)
+                terms = part @ self.left[:, begin:end]
+                higher = np.maximum(shift, terms.max(axis=1))
+                terms -= higher[:, None].astype(self.dtype)
+                np.exp(terms, out=terms)
+                sums *= np.exp(shift - higher)[:, None]
+                sums += terms @ self.right[begin:end]
+                shift = higher
+            return shift, sums
+
+        shifts, parts = zip(*over_rows(stretch, len(self.right), self.workers), strict=True)
+        highest = np.max(shifts, axis=0)
+        scaled = [
+            np.exp(shift - highest)[:, None] * sums
+            for shift, sums in zip(shifts, parts, strict=True)
+        ]
+        return highest, np.sum(scaled, axis=0)
 
 
 def _climb(
@@ -133,7 +165,7 @@ def _climb(
             ended.append(second[settled])
         going = ~settled
         if cycle < 12 or cycle % 8 == 0:
-            going &= ~_captured(second, known, capture * reach)
+            going &= ~captured(second, known, capture * reach)
             chosen = np.flatnonzero(going)
             kept = distinct(second[chosen], middle[chosen], 0.4 * capture * reach)
             going = np.zeros(len(going), dtype=bool)
@@ -157,6 +189,7 @@ def ascend(
     capture: float = 5e-3,
     climb_known: bool = False,
     refine: bool = True,
+    workers: int = 1,
 ) -> Maxima:
     """Ascend from every start.
 
@@ -171,30 +204,33 @@ def ascend(
         capture: How near that is for a climb in double precision, in units of sqrt(T).
         climb_known: Climb from `known` as well: needed where they are decoder values that are
             not at their maxima yet, beside which D can be larger than at them.
-        refine: Whether the climbs go on in double precision; without, they end within about 1e-5
-            below the maxima.
+        refine: Whether the climbs that may end above 0 go on in double precision; without, they
+            end within about 1e-5 below the maxima.
+        workers: Threads.
     """
     none = np.empty((0, starts.shape[1]))
     known = none if known is None else known
-    bulk = Landscape(data, log_z, temperature, np.float32)
-    fine = Landscape(data, log_z, temperature)
+    bulk = Landscape(data, log_z, temperature, np.float32, workers)
+    fine = Landscape(data, log_z, temperature, workers=workers)
     reach = np.sqrt(temperature)
     early = max(_CAPTURE, capture) if capture > 2e-3 else capture
     settled, going = _climb(bulk, starts, known, _BULK_CYCLES, max(accuracy, 1e-5), early)
+    if refine:  # what has settled far below 0 gains no more than the accuracy of that
+        settled = settled[bulk.step(settled)[0] > -_HOPELESS - 3 * max(accuracy, 1e-5)]
     points = np.concatenate([settled, going])
-    points = points[~_captured(points, known, early * reach)]
+    points = points[~captured(points, known, early * reach)]
     if delicate is not None and len(delicate):
         rising = fine.step(delicate)[0] > 0.1 * accuracy
         points = np.concatenate([points, delicate[rising]])
     if len(points):
-        points = points[distinct(points, fine.step(points)[0], 0.1 * _SAME * reach)]
+        points = points[distinct(points, bulk.step(points)[0], 0.1 * _SAME * reach)]
         if refine:
             points = np.concatenate(_climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
     if climb_known:
         points = np.concatenate([points, *_climb(fine, known, none, 20, accuracy, 1e-4)])
     points = np.concatenate([points, known])
     log_d = fine.step(points)[0]
-    kept = distinct(points, log_d, 5e-3 * np.sqrt(temperature))
+    kept = distinct(points, log_d, 5e-3 * reach)
     return Maxima(points[kept], log_d[kept])
 
 
@@ -227,7 +263,7 @@ def distinct(points: Array, height: Array, distance: float) -> NDArray[np.intp]:
     return np.asarray(kept)
 
 
-def _captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]:
+def captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]:
     """Which points are closer than `distance` to a known maximum."""
     if len(known) == 0 or len(points) == 0:
         return np.zeros(len(points), dtype=bool)
@@ -239,7 +275,7 @@ def _captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]
 def births(maxima: Maxima, mixture: Mixture, temperature: float, excess: float) -> Array:
     """The maxima with ln D above `excess` that are no decoder value already, shape (b, r)."""
     points = maxima.points[maxima.log_d > excess]
-    return points[~_captured(points, mixture.values, 5e-3 * np.sqrt(temperature))]
+    return points[~captured(points, mixture.values, 5e-3 * np.sqrt(temperature))]
 
 
 def climb_to_maximum(

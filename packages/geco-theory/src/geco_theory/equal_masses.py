@@ -28,7 +28,7 @@ _MAX_ROUNDS = 200
 _UNSTABLE = 1e-4  # excess of lambda_max(C_a)/T over 1 above which a group is split
 _ROUGH = 1e-3  # error of the values at which groups are first tested for splitting
 _FIRST_MOVE, _LONGEST_MOVE = 0.25, 0.5  # of one value in one step, in sqrt(T)
-_ROUNDING = 1e-15  # of F/T
+_ROUNDING = 2e-15  # of F/T, relative
 _BLOCK = 2**20  # numbers in one block of pairs
 
 
@@ -137,7 +137,8 @@ def _descend(
         length = step.longest
         trial = Mixture(model.mixture.values + step.move, model.mixture.masses)
         ahead = at(trial)
-        kept = (model.height - ahead.height + _ROUNDING) / max(step.fall, _ROUNDING)
+        rounding = _ROUNDING * max(1.0, abs(model.height))
+        kept = (model.height - ahead.height + rounding) / max(step.fall, rounding)
         if kept < 0.05:
             work["rejected"] += 1
             if not step.bounded and length < tolerance:
@@ -177,7 +178,8 @@ def _leave_saddle(
     for length in (0.1, -0.1, 0.01, -0.01, 1e-3, -1e-3):
         values = model.mixture.values + length * reach * direction
         trial = Mixture(values, model.mixture.masses)
-        if FixedMasses(data, trial, model.temperature, memory).height < model.height - _ROUNDING:
+        there = FixedMasses(data, trial, model.temperature, memory).height
+        if there < model.height - 10 * _ROUNDING * max(1.0, abs(model.height)):
             return trial
     return None
 

@@ -64,8 +64,7 @@ class FixedMasses:
         k = mixture.size
         tail = np.cumsum(data.variances[::-1])[::-1]
         self.axes = max(1, int(np.sum(tail > _LITTLE * temperature)))
-        squares = float(np.einsum("ij,ij->i", data.rows, data.rows).max())
-        single = squares / temperature < _MAX_SINGLE
+        single = float(data.squares.max()) / temperature < _MAX_SINGLE
         self.dtype: type[np.floating] = np.float32 if single else np.float64
         self._rows = np.ones((n, self.axes + 1), self.dtype)
         self._rows[:, :-1] = data.rows[:, : self.axes]

@@ -1,7 +1,7 @@
 """Solving a list of temperatures: warm starts in order, or in parallel stretches."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,18 +25,25 @@ class Solver:
         masses: `free` or `equal`.
         tolerance: The certificate to reach (free masses).
         memory: MiB for the matrices of a Newton step.
+        workers: Threads within one temperature, where Newton steps do not fit into the memory.
     """
 
     data: StandardData
     masses: Literal["free", "equal"]
     tolerance: float
     memory: float
+    workers: int = 1
 
     def solve(self, temperature: float, start: Mixture) -> Solution:
         """Solve one temperature, in standard units, from `start`."""
         if self.masses == "free":
             return solve_free(
-                self.data, temperature, start, tolerance=self.tolerance, memory=self.memory
+                self.data,
+                temperature,
+                start,
+                tolerance=self.tolerance,
+                memory=self.memory,
+                workers=self.workers,
             )
         return solve_equal(self.data, temperature, start, memory=self.memory)
 
@@ -72,7 +79,8 @@ def follow(
         temperatures: (t,) in standard units, ascending.
         direction: The order. Free masses have the same answer either way.
         max_clusters: Cooling stops below the temperature where this number is exceeded.
-        n_jobs: Stretches of temperatures solved at a time (free masses only).
+        n_jobs: Stretches of temperatures solved at a time, or where the number of clusters ends
+            the path, threads within one temperature (free masses only).
         report: Called with every solution.
     """
     order = temperatures if direction == "heating" else temperatures[::-1]
@@ -88,6 +96,7 @@ def follow(
             for solution in part:
                 report(solution)
         return
+    solver = replace(solver, workers=jobs)
     for temperature in order:
         solution = solver.solve(float(temperature), start)
         start = solution.mixture

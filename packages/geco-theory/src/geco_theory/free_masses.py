@@ -37,6 +37,7 @@ def solve_free(
     tolerance: float = 1e-9,
     memory: float = 1024.0,
     max_rounds: int = 25,
+    workers: int = 1,
 ) -> Solution:
     """Minimise the free energy over all distributions of decoder values.
 
@@ -48,9 +49,10 @@ def solve_free(
         memory: MiB for the matrices of a Newton step. Where they do not fit, plain steps with
             extrapolation are used and the certificate starts from a sample of the data.
         max_rounds: Rounds of Newton steps and births before giving up.
+        workers: Threads, where Newton steps do not fit.
     """
     if not fits(data, start.size, memory):
-        return solve_lean(data, temperature, start, tolerance)
+        return solve_lean(data, temperature, start, tolerance, workers)
     # many small products: on several threads they take up to three times as long as on one
     with threadpool_limits(1, user_api="blas"):
         return _solve(data, temperature, start, tolerance, max_rounds)

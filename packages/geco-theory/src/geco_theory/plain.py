@@ -12,6 +12,7 @@ from geco_theory.kernels import Moments, moments, responsibilities
 from geco_theory.mixtures import Mixture
 from geco_theory.nonnegative import nonnegative_minimum
 from geco_theory.standard_data import Array, StandardData
+from geco_theory.workers import over_rows
 
 _LEAST_MASS = 1e-10
 _RIDGE = 1e-10
@@ -25,30 +26,55 @@ def accelerate(
     enough: float,
     max_cycles: int,
     work: Counter[str],
+    *,
+    single: bool = False,
+    workers: int = 1,
 ) -> Mixture:
-    """Squared steps until a cycle lowers F/T by less than `enough`; F never rises."""
-    state = _pass(data, mixture, temperature, work)
+    """Squared steps until ln D at the values is below `enough`, or F hardly falls; F never rises.
+
+    Args:
+        data: The data.
+        mixture: Where to begin.
+        temperature: T, in standard units.
+        enough: ln D at the values, and where the next step takes them, that is small enough.
+        max_cycles: Cycles at most.
+        work: Counts, added to.
+        single: Pairs in single precision; F then never rises by more than its rounding.
+        workers: Threads.
+    """
+
+    def at(trial: Mixture) -> Moments:
+        work["passes"] += 1
+        return moments(
+            data, trial, temperature, block_rows=_BLOCK_ROWS, single=single, workers=workers
+        )
+
+    state = at(mixture)
     for cycle in range(max_cycles):
         first = _next(state)
-        middle = _pass(data, first, temperature, work)
+        middle = at(first)
         second = _next(middle)
         trial = _extrapolate(mixture, first, second, 2.0 ** (cycle + 2))
-        ahead = _pass(data, trial, temperature, work)
+        ahead = at(trial)
         if ahead.free_energy > middle.free_energy:
-            trial, ahead = second, _pass(data, second, temperature, work)
+            trial, ahead = second, at(second)
         fall = (state.free_energy - ahead.free_energy) / temperature
         mixture, state = trial, ahead
-        if fall < enough:
+        if fall < 1e-3 * enough or _excess(mixture, state, temperature) < enough:
             break
         light = mixture.masses < _LEAST_MASS
         if light.any():
             mixture = mixture.select(~light).normalised()
-            state = _pass(data, mixture, temperature, work)
+            state = at(mixture)
     return mixture
 
 
 def solve_masses(
-    data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]
+    data: StandardData,
+    mixture: Mixture,
+    temperature: float,
+    work: Counter[str],
+    workers: int = 1,
 ) -> Mixture:
     r"""One Newton step on the masses at fixed values; F never rises.
 
@@ -56,17 +82,23 @@ def solve_masses(
     only k x k numbers are held. Masses that the step sets to zero are dropped.
     """
     k = mixture.size
-    gram = np.zeros((k, k))
-    mass = np.zeros(k)
-    free_energy = 0.0
-    for begin in range(0, len(data.rows), _BLOCK_ROWS):
-        block = slice(begin, begin + _BLOCK_ROWS)
-        q, log_z = responsibilities(data.rows[block], mixture, temperature)
-        weights = data.weights[block]
-        mass += weights @ q
-        free_energy -= temperature * float(weights @ log_z)
-        q *= np.sqrt(weights)[:, None]
-        gram += q.T @ q
+
+    def stretch(first: int, last: int) -> tuple[Array, Array, float]:
+        gram, mass, free_energy = np.zeros((k, k)), np.zeros(k), 0.0
+        for begin in range(first, last, _BLOCK_ROWS):
+            block = slice(begin, min(begin + _BLOCK_ROWS, last))
+            q, log_z = responsibilities(data.rows[block], mixture, temperature)
+            weights = data.weights[block]
+            mass += weights @ q
+            free_energy -= temperature * float(weights @ log_z)
+            q *= np.sqrt(weights)[:, None]
+            gram += q.T @ q
+        return gram, mass, free_energy
+
+    parts = over_rows(stretch, len(data.rows), workers)
+    gram = np.sum([part[0] for part in parts], axis=0)
+    mass = np.sum([part[1] for part in parts], axis=0)
+    free_energy = sum(part[2] for part in parts)
     work["passes"] += 1
     gram /= mixture.masses * mixture.masses[:, None]
     # f = -sum w ln Z + sum pi near pi: p.G.p/2 - (2 m/pi - 1).p up to a constant
@@ -79,15 +111,20 @@ def solve_masses(
         alive = masses > _LEAST_MASS
         if alive.any():
             trial = Mixture(mixture.values[alive], masses[alive]).normalised()
-            if _pass(data, trial, temperature, work).free_energy <= free_energy:
+            work["passes"] += 1
+            state = moments(data, trial, temperature, block_rows=_BLOCK_ROWS, workers=workers)
+            if state.free_energy <= free_energy:
                 return trial
         length *= 0.3
     return mixture
 
 
-def _pass(data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]) -> Moments:
-    work["passes"] += 1
-    return moments(data, mixture, temperature, block_rows=_BLOCK_ROWS)
+def _excess(mixture: Mixture, state: Moments, temperature: float) -> float:
+    """Estimate of ln D where the values go: at them, and what their next steps would gain."""
+    gaps = state.means - mixture.values
+    with np.errstate(divide="ignore"):
+        here = np.log(state.mass / mixture.masses)
+    return float((here + np.einsum("ij,ij->i", gaps, gaps) / temperature).max())
 
 
 def _next(state: Moments) -> Mixture:

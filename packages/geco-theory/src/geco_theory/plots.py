@@ -152,7 +152,9 @@ def plot_rate_distortion(
     ax.set_xlim(left=0.0)
     ax.set_xlabel("root-mean-square error per element, kappa (data units)")
     ax.set_ylabel("rate, KL (nats)")
-    ax.set_title("Rate and distortion (shaded: out of reach of every model)")
+    estimated = "search" in curve["rate_lower"].attrs
+    shaded = "estimated to be out of reach" if estimated else "out of reach"
+    ax.set_title(f"Rate and distortion (shaded: {shaded} of every model)")
     ax.legend(frameon=False, fontsize=8)
     return picture
 

@@ -10,7 +10,10 @@ above both tangents. The tangents are D9's bound: every VAE has
 .. math:: \mathrm{KL} \ge \max_T \frac{F^*(T) - \mathrm{RE}/2}{T} .
 
 The certificate of the path is taken off (:math:`F^* \ge F - T \ln S`), so the bound does not lean
-on how far the solver went, only on how well :math:`\ln S` was searched for.
+on how far the solver went, only on how well :math:`\ln S` was searched for: by ascents from every
+data point, or, where `path["certificate"]` has the attribute `search`, from a sample of them.
+Then :math:`\ln S` is a lower estimate, and what is called a bound here is an estimate and no
+strict bound; every such variable carries the attribute `search` on, which says so.
 """
 
 import numpy as np
@@ -25,6 +28,7 @@ __all__ = ["bound_margin", "free_energy_bound", "rate_distortion_curve"]
 Array = NDArray[np.float64]
 
 SQUARED = "(data unit)^2"
+ESTIMATE = "an estimate, no strict bound: ln S was looked for from a sample of the data"
 
 
 def rate_distortion_curve(
@@ -45,7 +49,8 @@ def rate_distortion_curve(
         variance), ``multiplier`` (:math:`d / 2T`, of the mean squared error) and
         ``relative_multiplier`` (:math:`\lambda \kappa^2`). Where the mean of the data is good
         enough: rate 0 and multiplier 0. Where `kappa` is below the error of the lowest solved
-        temperature: NaN, but for ``rate_lower``, which holds everywhere.
+        temperature: NaN, but for ``rate_lower``, which holds everywhere. With the attribute
+        ``search`` it is an estimate and no strict bound (the certificate is from a sample).
 
     Raises:
         ValueError: `path` is not one of free masses, or `kappa` is not positive and finite.
@@ -84,7 +89,7 @@ def rate_distortion_curve(
         {
             "distortion": _variable(allowed, "kappa", "summed squared error", SQUARED),
             "rate": _variable(np.clip(found, lower, upper), "kappa", "smallest rate", "nat"),
-            "rate_lower": _variable(lower, "kappa", "lower bound of the rate", "nat"),
+            "rate_lower": _bounded(path, lower, "kappa", "lower bound of the rate", "nat"),
             "rate_upper": _variable(upper, "kappa", "upper bound of the smallest rate", "nat"),
             "temperature": _variable(level, "kappa", "temperature T", SQUARED),
             "multiplier": _variable(multiplier, "kappa", "multiplier", "1/(data unit)^2"),
@@ -110,7 +115,8 @@ def free_energy_bound(path: xr.Dataset, distortion: ArrayLike | None = None) -> 
     Returns:
         A dataset over ``distortion``: ``rate`` (nats), the envelope
         :math:`\max_T (F^* - \mathrm{RE}/2) / T`, never below 0, and ``temperature``, the T at
-        which it is reached (NaN where the envelope is 0).
+        which it is reached (NaN where the envelope is 0). With the attribute ``search``
+        ``rate`` is an estimate and no strict bound (the certificate is from a sample).
 
     Raises:
         ValueError: `path` is not one of free masses, or `distortion` is negative or not finite.
@@ -126,7 +132,7 @@ def free_energy_bound(path: xr.Dataset, distortion: ArrayLike | None = None) -> 
     level = np.where(rate > 0, temperatures[best], np.nan)
     return xr.Dataset(
         {
-            "rate": _variable(rate, "distortion", "smallest rate of any model", "nat"),
+            "rate": _bounded(path, rate, "distortion", "smallest rate of any model", "nat"),
             "temperature": _variable(level, "distortion", "temperature", SQUARED),
         },
         {
@@ -150,7 +156,8 @@ def bound_margin(path: xr.Dataset, distortion: ArrayLike, rate: ArrayLike) -> xr
         A dataset over ``model``: ``margin``, :math:`\min_T [\mathrm{RE}/2 + T\,\mathrm{KL} -
         F^*(T)]`, in squared data units, negative only if RE or KL is not what it claims to be;
         ``temperature``, where it is smallest; ``smallest_rate`` at this RE and ``excess_rate``,
-        the nats above it.
+        the nats above it. With the attribute ``search`` these are estimates: a small negative
+        margin can then also mean that the search missed a maximum of D.
 
     Raises:
         ValueError: `path` is not one of free masses, the two differ in length, or hold negative
@@ -168,12 +175,16 @@ def bound_margin(path: xr.Dataset, distortion: ArrayLike, rate: ArrayLike) -> xr
     smallest = free_energy_bound(path, errors)["rate"].values
     return xr.Dataset(
         {
-            "margin": _variable(
-                margins[np.arange(errors.size), worst], "model", "distance above F*", SQUARED
+            "margin": _bounded(
+                path,
+                margins[np.arange(errors.size), worst],
+                "model",
+                "distance above F*",
+                SQUARED,
             ),
             "temperature": _variable(temperatures[worst], "model", "temperature", SQUARED),
-            "smallest_rate": _variable(smallest, "model", "smallest rate at this RE", "nat"),
-            "excess_rate": _variable(rates - smallest, "model", "rate above it", "nat"),
+            "smallest_rate": _bounded(path, smallest, "model", "smallest rate at this RE", "nat"),
+            "excess_rate": _bounded(path, rates - smallest, "model", "rate above it", "nat"),
         }
     )
 
@@ -217,3 +228,13 @@ def _variable(
 ) -> tuple[str, Array, dict[str, str]]:
     """A labelled vector."""
     return dimension, values, {"long_name": long_name, "units": units}
+
+
+def _bounded(
+    path: xr.Dataset, values: Array, dimension: str, long_name: str, units: str
+) -> tuple[str, Array, dict[str, str]]:
+    """A labelled vector that is as strict a bound as the certificate of the path allows."""
+    attributes = {"long_name": long_name, "units": units}
+    if "search" in path["certificate"].attrs:
+        attributes["search"] = ESTIMATE
+    return dimension, values, attributes

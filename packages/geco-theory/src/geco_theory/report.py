@@ -61,6 +61,9 @@ def render_report(results: xr.Dataset) -> str:
             "The bound holds for every VAE on these samples, not on unseen ones: with enough "
             "capacity one value per sample costs ln n."
         )
+        search = curve["rate_lower"].attrs.get("search")
+        if search:
+            caption += f" Here it is {search}."
         sections.append(_section("Rate and distortion", picture, caption))
     if not free:
         sections.append(

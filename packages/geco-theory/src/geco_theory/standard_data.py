@@ -6,6 +6,7 @@ temperature is divided by :math:`s^2`. Equal rows become one row with a larger w
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,18 @@ class StandardData:
     def temperature_unit(self) -> float:
         """The user's temperature that is 1 in standard units: the squared scale."""
         return self.scale**2
+
+    @cached_property
+    def squares(self) -> Array:
+        """(n,) squared lengths of the rows."""
+        return np.asarray(np.einsum("ij,ij->i", self.rows, self.rows))
+
+    @cached_property
+    def single_rows(self) -> NDArray[np.float32]:
+        """(n, r + 1) the rows and a column of ones, in single precision."""
+        rows = np.ones((len(self.rows), self.rows.shape[1] + 1), np.float32)
+        rows[:, :-1] = self.rows
+        return rows
 
     def to_user(self, values: Array) -> Array:
         """Points (k, r) in standard coordinates as points (k, d) in the user's units."""

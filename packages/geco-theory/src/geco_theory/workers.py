@@ -1,0 +1,19 @@
+"""Row blocks on several threads: numpy lets go of the interpreter while it computes."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_LEAST_ROWS = 4096  # for one thread; fewer are not worth one
+
+
+def over_rows(work: Callable[[int, int], T], rows: int, workers: int) -> list[T]:
+    """What `work(begin, end)` returns for stretches of rows, one for each thread, in order."""
+    number = max(1, min(workers, rows // _LEAST_ROWS))
+    edges = [rows * i // number for i in range(number + 1)]
+    if number == 1:
+        return [work(0, rows)]
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(work, edges[:-1], edges[1:]))
