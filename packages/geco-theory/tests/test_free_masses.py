@@ -133,6 +133,31 @@ def test_without_memory_for_newton_the_certificate_says_the_gap(
         assert lean.certificate <= 1e-6
         gap = lean.free_energy - exact.free_energy
         assert -1e-9 <= gap <= temperature * lean.certificate + 1e-9
+        assert abs(lean.mixture.size - exact.mixture.size) <= 1
+
+
+def test_single_precision_and_threads_in_row_blocks_change_nothing_that_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # more rows than the part that is climbed first, few enough values that it is quick
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(5, 4))
+    rows = centres[rng.integers(0, 5, 2000)] + 0.3 * rng.normal(size=(2000, 4))
+    data = StandardData.from_samples(rows)
+    monkeypatch.setattr("geco_theory.workers._LEAST_ROWS", 500)
+    found = []
+    for single, workers in ((True, 3), (False, 1)):
+        monkeypatch.setattr("geco_theory.lean.single_is_enough", lambda *_, s=single: s)
+        found.append(
+            solve_free(data, 0.1, from_one(data), tolerance=1e-4, memory=0.1, workers=workers)
+        )
+    assert all(f.converged and f.sampled for f in found)
+    assert found[0].mixture.size == found[1].mixture.size
+    assert abs(found[0].free_energy - found[1].free_energy) <= 0.1 * 1e-4
+    for f in found:  # what is reported comes from a pass in double precision
+        state = moments(data, f.mixture, 0.1)
+        assert f.free_energy == pytest.approx(state.free_energy, rel=1e-12)
+        assert f.distortion == pytest.approx(state.distortion, rel=1e-12)
 
 
 @pytest.mark.slow

@@ -64,3 +64,19 @@ def test_merging_keeps_the_mean_and_the_mass() -> None:
     assert merged.masses.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(merged.masses @ merged.values, mixture.masses @ mixture.values)
     assert merge_coincident(mixture, 1e-9) is mixture
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_pass_in_single_precision_on_threads_is_the_same(
+    standard_digits: StandardData, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geco_theory.workers._LEAST_ROWS", 20)
+    data, mixture = standard_digits, some_mixture(standard_digits, 20)
+    exact = moments(data, mixture, 0.05)
+    found = moments(data, mixture, 0.05, 16, single=True, workers=workers)
+    assert found.free_energy == pytest.approx(exact.free_energy, rel=1e-6)
+    assert found.distortion == pytest.approx(exact.distortion, rel=1e-4)
+    np.testing.assert_allclose(found.log_z, exact.log_z, rtol=1e-5)
+    np.testing.assert_allclose(found.mass, exact.mass, atol=1e-5)
+    double = moments(data, mixture, 0.05, 16, workers=workers)
+    assert double.free_energy == pytest.approx(exact.free_energy, rel=1e-13)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
+from threadpoolctl import threadpool_limits
 
 from geco_theory.certificate import ascend
 from geco_theory.standard_data import Array, StandardData
@@ -49,6 +50,11 @@ def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
         data: The data.
         starts: (p, r) points to ascend from: the data, or a part of them.
     """
+    with threadpool_limits(1, user_api="blas"):  # small blocks: threads would only wait
+        return _limit(data, starts)
+
+
+def _limit(data: StandardData, starts: Array) -> OneValueLimit:
     limit = stability_temperature(data)
     temperature = limit * (1.0 + 1e-9)
     squares = np.einsum("ij,ij->i", data.rows, data.rows)

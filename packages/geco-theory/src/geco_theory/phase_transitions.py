@@ -63,12 +63,16 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         max_clusters: Free masses on cooling: the path ends where this number is exceeded. None
             means no limit up to 3,000 different samples, else 500.
         n_jobs: Temperatures solved in parallel (free masses), as in joblib. Each is solved on
-            one BLAS thread, so that this is the way to use several cores.
-        working_memory: MiB for the matrices of a second-order step, which has two of
+            one BLAS thread, so that this is the way to use several cores. Where the number of
+            clusters ends the path the temperatures wait for each other; then it is the number of
+            threads within one, if the row blocks of `working_memory` are used.
+        working_memory: MiB for what a second-order step keeps. Free masses: two matrices of
             n x n numbers; where they do not fit, steps in row blocks are taken and the
             certificate is looked for from a sample of at most 1,024 data points: a lower
             estimate of ln S then (the attribute `search` of `path_["certificate"]` says so),
-            and `converged` that no ascent from there found more. None: scikit-learn's setting.
+            and `converged` that no ascent from there found more. Equal masses: the posteriors of
+            all pairs, computed again and again where they do not fit. None: scikit-learn's
+            setting.
         progress: Called after every solved temperature with a dict: `done`, `total`,
             `temperature`, `n_clusters`, `stage`.
 
@@ -126,7 +130,9 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
     def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Solve every temperature and locate transitions.
 
-        An interruption leaves in the attributes what was solved, and is raised again.
+        An interruption leaves in the attributes what was solved, and is raised again. Data in
+        single precision are brought to double, in which all results are; single precision serves
+        inside only, for steps that decide no result.
 
         Args:
             X: (n_samples, n_features) data.
