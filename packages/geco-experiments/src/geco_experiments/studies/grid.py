@@ -28,6 +28,8 @@ SIGMA_START, SIGMA_END, PAPER_ANNEAL_STEPS = 2.0, 0.7, 200_000
 # the rate of the linear-Gaussian benchmark: at 1e-3 a linear VAE is still far from its optimum
 # after 4000 steps, whatever the objective
 LINEAR_RATE = 2e-2
+# and as many latents as the smallest tolerance needs: 64 components of MNIST leave an RMS error of
+# 0.0964, whatever the objective, and the optimum at 0.06 uses 303 (D7); the digits have 64 pixels
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ _SIZES: dict[str, dict[str, Size]] = {
     },
     # the smoke profile on images that are larger than the digits it is meant for
     "smoke-images": {
-        "linear-vae": Size(64, 1, 4000, learning_rate=LINEAR_RATE),
+        "linear-vae": Size(320, 1, 4000, learning_rate=LINEAR_RATE),
         "mlp-vae": Size(32, 1, 3000),
         "conv-vae": Size(32, 24, 3000),
         "nvp-vae": Size(32, 24, 3000),
@@ -63,7 +65,7 @@ _SIZES: dict[str, dict[str, Size]] = {
     },
     # small batches: at equal time the steps they leave room for bring more
     "laptop": {
-        "linear-vae": Size(64, 1, 4000, learning_rate=LINEAR_RATE),
+        "linear-vae": Size(320, 1, 4000, learning_rate=LINEAR_RATE),
         "mlp-vae": Size(32, 1, 3000, batch_size=64),
         "conv-vae": Size(32, 24, 3000, batch_size=64),
         # 64 latents: with 32 MNIST cannot be coded to the smallest of the tolerances
@@ -71,7 +73,7 @@ _SIZES: dict[str, dict[str, Size]] = {
         "conv-draw": Size(4, 16, 3000, batch_size=32, draw_steps=3, draw_stride=4),
     },
     "paper": {
-        "linear-vae": Size(64, 1, 20_000, learning_rate=LINEAR_RATE),
+        "linear-vae": Size(320, 1, 20_000, learning_rate=LINEAR_RATE),
         "mlp-vae": Size(64, 1, 50_000),
         "conv-vae": Size(64, 64, 100_000),
         "nvp-vae": Size(64, 64, 100_000),
