@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from geco_experiments.config import RunConfig
 from geco_experiments.findings import Claim, Table
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values
 from geco_experiments.studies.plane import with_limits
-from geco_experiments.studies.style import COLORS, new_figure, place_legend
+from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
 from geco_experiments.studies.verdicts import EQUAL
 
 __all__ = ["AllRuns", "outcome"]
@@ -94,6 +95,10 @@ class AllRuns(Study):
         )
         limit.axhline(0.0, color=COLORS["bound"], linewidth=1)
         limit.set_yscale("symlog", linthresh=1)
+        limit.set_xscale("log")
+        limit.xaxis.set_major_formatter(ScalarFormatter())
+        limit.xaxis.set_minor_formatter(NullFormatter())
+        limit.set_xticks([tick for tick in (0.05, 0.1, 0.2, 0.5, 1.0) if tick > error.min()])
         for axes in (target, limit):
             axes.margins(y=0.08)
         limit.set(
@@ -101,7 +106,7 @@ class AllRuns(Study):
             xlabel="RMS error per pixel",
             ylabel="KL − least KL (nats)",
         )
-        place_legend(limit)
+        place_legend_below(figure, limit, len(MODELS))
         return [
             Drawing(
                 "all-runs",

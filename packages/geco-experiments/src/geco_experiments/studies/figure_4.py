@@ -101,7 +101,7 @@ class InformationPlane(Study):
     def draw(self, data: xr.Dataset) -> list[Drawing]:
         """One panel for every pair of model and dataset."""
         pairs = list(dict.fromkeys(zip(data["model"].values, data["dataset"].values, strict=True)))
-        columns = min(3, len(pairs))
+        columns = 2 if len(pairs) == 4 else min(3, len(pairs))
         rows = math.ceil(len(pairs) / columns)
         figure, axes = new_figure(rows, columns, width=10.2, height=3.6 * rows)
         for panel, (model, dataset) in zip(axes, pairs, strict=False):
