@@ -36,7 +36,7 @@ __all__ = ["main", "report_main", "reproduce"]
 PROFILES = ("smoke", "laptop", "paper")
 EXPECTED = {
     "smoke": "about 5 minutes on 2 cores",
-    "laptop": "about 3 hours on 2 cores",
+    "laptop": "below 2 hours on 2 cores",
     "smoke-images": "about half an hour on 2 cores",
     "paper": "many hours on one GPU, resumable at any moment",
 }
