@@ -115,7 +115,9 @@ def test_the_answer_does_not_depend_on_the_start(
     found = [solve_free(data, 10.0**power, start(data)) for start in (from_data, from_one)]
     assert all(f.converged for f in found)
     assert found[0].mixture.size == found[1].mixture.size
-    assert abs(found[0].free_energy - found[1].free_energy) < 1e-11
+    # each lies at most T ln S above the optimum (D9), and ln S <= 1e-9 is what was asked for; near
+    # a continuous transition F is so flat that two of them do differ by 1e-11
+    assert abs(found[0].free_energy - found[1].free_energy) <= 10.0**power * 1e-9
     assert found[0].distortion == pytest.approx(found[1].distortion, abs=1e-5)
 
 

@@ -59,7 +59,7 @@ _SIZES: dict[str, dict[str, Size]] = {
     },
     # the smoke profile on images that are larger than the digits it is meant for
     "smoke-images": {
-        "linear-vae": Size(320, 1, 4000, learning_rate=LINEAR_RATE),
+        "linear-vae": Size(320, 1, 3000, batch_size=64, learning_rate=LINEAR_RATE_LARGE),
         "mlp-vae": Size(32, 1, 3000),
         "conv-vae": Size(32, 24, 3000),
         "nvp-vae": Size(32, 24, 3000),
@@ -75,7 +75,7 @@ _SIZES: dict[str, dict[str, Size]] = {
         "conv-draw": Size(4, 16, 3000, batch_size=32, draw_steps=3, draw_stride=4),
     },
     "paper": {
-        "linear-vae": Size(320, 1, 20_000, learning_rate=LINEAR_RATE),
+        "linear-vae": Size(320, 1, 20_000, learning_rate=LINEAR_RATE_LARGE),
         "mlp-vae": Size(64, 1, 50_000),
         "conv-vae": Size(64, 64, 100_000),
         "nvp-vae": Size(64, 64, 100_000),

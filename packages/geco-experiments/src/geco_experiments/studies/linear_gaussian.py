@@ -88,7 +88,7 @@ class LinearOptimum(Study):
             xlabel="κ (RMS error per pixel)",
             ylabel="KL (nats)",
             xlim=(data["line"][0], data["line"][-1]),
-            ylim=(0, 1.1 * float(data["line_kl"].max())),
+            ylim=(0, 1.1 * max(float(data["line_kl"].max()), float(data["final_kl"].max()))),
         )
         multiplier.set(title="Multiplier", xlabel="κ (RMS error per pixel)", ylabel="λ")
         multiplier.set_yscale("log")
