@@ -96,10 +96,10 @@ def reproduce(
             known = {config.name for config in configs}
             further = study.follow_up(Runs(folder, configs, opened), profile, data_home=data_home)
             configs += [config for config in further if config.name not in known]
-    everything = {config.name: config for configs in wanted.values() for config in configs}
+    everything = _unmade(wanted, set())
     for study in studies:
         if study.reads_all:
-            wanted[study.name] = list(everything.values())
+            wanted[study.name] = everything
     cores = _cores(executor, workers)
     # the limits first: several studies read the same ones
     bounded = [study for study in studies if study.bounded]

@@ -57,7 +57,7 @@ def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
 def _limit(data: StandardData, starts: Array) -> OneValueLimit:
     limit = stability_temperature(data)
     temperature = limit * (1.0 + 1e-9)
-    squares = np.einsum("ij,ij->i", data.rows, data.rows)
+    squares = data.squares
     birth: Array = np.zeros(data.rows.shape[1])
     mean = np.zeros((1, data.rows.shape[1]))
     few, all_of_them = starts[:: max(1, len(starts) // _FIRST)], False

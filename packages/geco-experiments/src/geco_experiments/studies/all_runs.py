@@ -13,20 +13,20 @@ from geco_experiments.config import RunConfig
 from geco_experiments.findings import Claim, Table
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values
-from geco_experiments.studies.plane import with_limits
-from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
-from geco_experiments.studies.verdicts import EQUAL
+from geco_experiments.studies.plane import margins, with_limits
+from geco_experiments.studies.style import COLORS, MODELS, new_figure, place_legend_below
+from geco_experiments.studies.verdicts import EQUAL, by_share
 
 __all__ = ["AllRuns", "outcome"]
 
 SHARE = 0.9
 ERRORS = 4.0  # standard errors of a run's KL that a point may lie below the bound by chance
-MODELS = {
-    "linear-vae": ("linear VAE", COLORS["linear"], "D"),
-    "mlp-vae": ("MLP VAE", COLORS["data"], "v"),
-    "conv-vae": ("VAE", COLORS["geco"], "o"),
-    "nvp-vae": ("VAE+NVP", COLORS["elbo"], "s"),
-    "conv-draw": ("ConvDraw", COLORS["annealed-elbo"], "^"),
+LOOKS = {
+    "linear-vae": (COLORS["linear"], "D"),
+    "mlp-vae": (COLORS["data"], "v"),
+    "conv-vae": (COLORS["geco"], "o"),
+    "nvp-vae": (COLORS["elbo"], "s"),
+    "conv-draw": (COLORS["annealed-elbo"], "^"),
 }
 
 
@@ -75,9 +75,9 @@ class AllRuns(Study):
         """Deviation from the target, and distance above the bound."""
         figure, (target, limit) = new_figure(1, 2, width=9.6, height=3.8)
         off = {split: 100 * deviation(data, split) for split in ("test", "train")}
-        margin = (data["final_kl"].sel(split="train") - data["least_kl_at_run"]).values
+        margin = margins(data)
         error = data["final_rms_error"].sel(split="train").values
-        for name, (label, colour, marker) in MODELS.items():
+        for name, (colour, marker) in LOOKS.items():
             rows = np.flatnonzero(data["model"].values == name)
             style: dict[str, Any] = {
                 "color": colour, "marker": marker, "linestyle": "none", "markersize": 4.5,
@@ -86,8 +86,8 @@ class AllRuns(Study):
                 continue
             kappa = data["kappa"].values[rows]
             target.plot(kappa, off["test"][rows], markerfacecolor="none", alpha=0.6, **style)
-            target.plot(kappa, off["train"][rows], label=label, **style)
-            limit.plot(error[rows], margin[rows], label=label, **style)
+            target.plot(kappa, off["train"][rows], **style)
+            limit.plot(error[rows], margin[rows], label=MODELS[name], **style)
         target.axhspan(-100 * EQUAL, 100 * EQUAL, color="#e8f0f7", zorder=0)
         target.set_yscale("symlog", linthresh=4)
         target.set(
@@ -106,7 +106,7 @@ class AllRuns(Study):
             xlabel="RMS error per pixel",
             ylabel="KL − least KL (nats)",
         )
-        place_legend_below(figure, limit, len(MODELS))
+        place_legend_below(figure, limit, len(LOOKS))
         return [
             Drawing(
                 "all-runs",
@@ -128,7 +128,7 @@ class AllRuns(Study):
             rows = [row for row in np.flatnonzero(asked) if labels[row] == (model, dataset)]
             counts.append(
                 (
-                    MODELS[str(model)][0],
+                    MODELS[str(model)],
                     str(dataset),
                     str(len(rows)),
                     str(int((np.abs(off[rows]) <= EQUAL).sum())),
@@ -174,13 +174,7 @@ class AllRuns(Study):
                 f"{100 * SHARE:.0f}% of all runs with that constraint, of every study: holds; in "
                 "at least half: holds partly",
                 f"{hits} of {off.size} runs ({100 * hits / max(off.size, 1):.0f}%)",
-                "not decided"
-                if not off.size
-                else "holds"
-                if hits >= SHARE * off.size
-                else "holds partly"
-                if 2 * hits >= off.size
-                else "does not hold here",
+                by_share(hits, off.size, enough=SHARE),
             ),
             Claim(
                 "No model lies below the bound F* of its training data [derived, D9]",
@@ -205,12 +199,11 @@ def below_bound(data: xr.Dataset) -> tuple[int, int, float]:
     A bound of zero, at errors above those of the first transition, is one that cannot be broken:
     such runs are not counted.
     """
-    train = data.sel(split="train")
-    margin = (train["final_kl"] - data["least_kl_at_run"]).values
+    margin = margins(data)
     known = np.isfinite(margin) & (data["least_kl_at_run"].values > 0)
     if not known.any():
         return 0, 0, math.nan
-    below = margin[known] < -ERRORS * train["final_kl_error"].values[known]
+    below = margin[known] < -ERRORS * data["final_kl_error"].sel(split="train").values[known]
     return int(below.sum()), int(known.sum()), float(margin[known].min())
 
 

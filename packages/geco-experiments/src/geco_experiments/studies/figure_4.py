@@ -13,11 +13,12 @@ from geco_experiments.findings import Claim, Table
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.finals import final_values, select, spread
 from geco_experiments.studies.grid import KAPPAS, annealed, elbo, geco, run_config, seeds
-from geco_experiments.studies.plane import draw_limits, smallest_margin, with_limits
+from geco_experiments.studies.plane import draw_limits, margins, with_limits
 from geco_experiments.studies.style import (
     COLORS,
     LABELS,
     MARKERS,
+    MODELS,
     new_figure,
     place_legend_below,
 )
@@ -32,11 +33,6 @@ SIGMAS = (1.0, 0.1)
 SPREAD = {
     "laptop": [("nvp-vae", "mnist")],
     "paper": [("nvp-vae", "mnist"), ("conv-draw", "mnist")],
-}
-TITLES = {
-    "conv-vae": "VAE",
-    "nvp-vae": "VAE+NVP",
-    "conv-draw": "ConvDraw",
 }
 
 
@@ -142,7 +138,7 @@ class InformationPlane(Study):
             )
         errors = part["final_rms_error"].sel(split="train").values
         panel.set(
-            title=f"{TITLES.get(model, model)} on {dataset}",
+            title=f"{MODELS[model]} on {dataset}",
             xlabel="RMS error per pixel",
             ylabel="KL (nats)",
             xlim=(0.85 * min(errors.min(), KAPPAS[0]), 1.1 * errors.max()),
@@ -159,7 +155,7 @@ class InformationPlane(Study):
             bound = float(run["least_kl_at_run"])
             rows.append(
                 (
-                    TITLES.get(str(run["model"].item()), str(run["model"].item())),
+                    MODELS[str(run["model"].item())],
                     str(run["dataset"].item()),
                     LABELS[str(run["objective"].item())],
                     str(int(run["seed"])),
@@ -203,11 +199,11 @@ class InformationPlane(Study):
 
     def notes(self, data: xr.Dataset) -> list[str]:
         """How the bound was checked."""
-        margin = smallest_margin(data)
-        if math.isnan(margin):
+        margin = margins(data)
+        if np.isnan(margin).all():
             return []
         return [
-            f"Smallest distance of a run above the bound: {margin:.2f} nats "
+            f"Smallest distance of a run above the bound: {np.nanmin(margin):.2f} nats "
             "(a negative one would mean a wrong KL or a wrong error)."
         ]
 

@@ -18,7 +18,7 @@ from geco_experiments.limits import data_limits, least_kl
 from geco_experiments.studies.base import Profile, Runs
 from geco_experiments.studies.style import COLORS, LABELS
 
-__all__ = ["bounded_datasets", "draw_limits", "limits_of", "smallest_margin", "with_limits"]
+__all__ = ["bounded_datasets", "draw_limits", "limits_of", "margins", "with_limits"]
 
 CONDITIONAL = ("mnist-rotate", "color-mnist")
 GRID = np.geomspace(0.02, 0.6, 80)
@@ -116,7 +116,6 @@ def draw_limits(
         )
 
 
-def smallest_margin(data: xr.Dataset) -> float:
-    """The smallest distance of a run's KL above the bound, nats; NaN if no run has one."""
-    margin = (data["final_kl"].sel(split="train") - data["least_kl_at_run"]).values
-    return float(np.nanmin(margin)) if np.isfinite(margin).any() else float("nan")
+def margins(data: xr.Dataset) -> NDArray[np.float64]:
+    """How far each run's KL lies above the bound, nats (run,); NaN for runs that have none."""
+    return np.asarray(data["final_kl"].sel(split="train") - data["least_kl_at_run"])

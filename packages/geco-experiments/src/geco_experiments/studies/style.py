@@ -15,6 +15,7 @@ __all__ = [
     "COLORS",
     "LABELS",
     "MARKERS",
+    "MODELS",
     "new_figure",
     "place_legend",
     "place_legend_below",
@@ -34,6 +35,13 @@ COLORS = {
     "data": "#56B4E9",
 }
 MARKERS = {"geco": "o", "elbo": "s", "annealed-elbo": "^"}
+MODELS = {
+    "linear-vae": "linear VAE",
+    "mlp-vae": "MLP VAE",
+    "conv-vae": "VAE",
+    "nvp-vae": "VAE+NVP",
+    "conv-draw": "ConvDraw",
+}
 LABELS = {
     "geco": "GECO",
     "elbo": "ELBO",

@@ -13,11 +13,11 @@ __all__ = ["EQUAL", "by_share", "by_sign"]
 EQUAL = 0.02
 
 
-def by_share(hits: int, total: int) -> Verdict:
-    """All cases agree: holds. At least half of them: holds partly. Fewer: does not hold here."""
+def by_share(hits: int, total: int, *, enough: float = 1.0) -> Verdict:
+    """A share of `enough` agrees (all): holds. Half: holds partly. Fewer: does not hold here."""
     if total == 0:
         return "not decided"
-    if hits == total:
+    if hits >= enough * total:
         return "holds"
     return "holds partly" if 2 * hits >= total else "does not hold here"
 
