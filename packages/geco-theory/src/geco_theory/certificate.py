@@ -74,9 +74,7 @@ class Landscape:
         self.left = np.empty((r + 1, n), dtype)
         self.left[:r] = data.rows.T / temperature
         self.left[r] = offset - self.ceiling
-        self.right: NDArray[np.floating] = data.single_rows
-        if dtype is not np.float32:
-            self.right = np.concatenate([data.rows, np.ones((n, 1))], axis=1)
+        self.right = data.with_ones(dtype)
         self.temperature = temperature
         self.dtype = dtype
         self.workers = workers
@@ -227,7 +225,9 @@ def ascend(
         if refine:
             points = np.concatenate(_climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
     if climb_known:
-        points = np.concatenate([points, *_climb(fine, known, none, 20, accuracy, 1e-4)])
+        points = np.concatenate(
+            [points, *_climb(fine if refine else bulk, known, none, 20, accuracy, 1e-4)]
+        )
     points = np.concatenate([points, known])
     log_d = fine.step(points)[0]
     kept = distinct(points, log_d, 5e-3 * reach)

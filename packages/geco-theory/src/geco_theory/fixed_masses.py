@@ -19,7 +19,9 @@ taken in single precision where that is exact enough and in the leading principa
 of little variance J is taken to be 0.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from geco_theory.kernels import responsibilities
 from geco_theory.mixtures import Mixture
 from geco_theory.standard_data import Array, StandardData
+from geco_theory.workers import over_rows
 
 _BLOCK = 2**18  # numbers in one block of pairs
 _LITTLE = 1e-3  # variance over T that the left-out axes may hold together
@@ -36,6 +39,7 @@ _MOST_PRODUCTS = 400
 _MAX_SINGLE = 1e3  # |x|^2/T up to which products in single precision are exact enough
 
 Floats = NDArray[np.floating]
+T = TypeVar("T")
 
 
 class FixedMasses:
@@ -47,43 +51,60 @@ class FixedMasses:
         temperature: T, in standard units.
         memory: MiB of posteriors to keep between products; where they are more, every product
             computes them again in blocks of rows.
+        workers: Threads.
 
     Attributes:
         height: F/T.
+        values: (k, r) the decoder values.
         mass: (k,) posterior mass of every value.
         pull: (k, r) the plain step, g - psi.
     """
 
     def __init__(
-        self, data: StandardData, mixture: Mixture, temperature: float, memory: float = 1024.0
+        self,
+        data: StandardData,
+        mixture: Mixture,
+        temperature: float,
+        memory: float = 1024.0,
+        workers: int = 1,
     ) -> None:
         self.data = data
         self.mixture = mixture
+        self.values = mixture.values
         self.temperature = temperature
+        self.workers = workers
         n, r = data.rows.shape
         k = mixture.size
         tail = np.cumsum(data.variances[::-1])[::-1]
         self.axes = max(1, int(np.sum(tail > _LITTLE * temperature)))
         single = float(data.squares.max()) / temperature < _MAX_SINGLE
         self.dtype: type[np.floating] = np.float32 if single else np.float64
-        self._rows = np.ones((n, self.axes + 1), self.dtype)
-        self._rows[:, :-1] = data.rows[:, : self.axes]
-        self._weighted: Floats = (data.weights[:, None] * self._rows).astype(self.dtype)
+        leading = [*range(self.axes), r]
+        whole = self.axes == r
+        self._rows = data.with_ones(self.dtype) if whole else data.with_ones(self.dtype)[:, leading]
+        self._weights = data.weights[:, None].astype(self.dtype)
         height = max(32, _BLOCK // k)
-        self._blocks = [slice(begin, begin + height) for begin in range(0, n, height)]
+        self._blocks = [slice(begin, min(begin + height, n)) for begin in range(0, n, height)]
         self._keep = n * k * self._rows.itemsize <= memory * 2**20
-        self._q: list[Floats] = []
-        sums = np.zeros((k, r))
-        mass = np.zeros(k)
-        self.height = 0.0
-        for block in self._blocks:
-            q, log_z = responsibilities(data.rows[block], mixture, temperature)
-            weights = data.weights[block]
-            self.height -= float(weights @ log_z)
-            sums += q.T @ (weights[:, None] * data.rows[block])
-            mass += weights @ q
-            if self._keep:
-                self._q.append(q.astype(self.dtype))
+        self._q: dict[int, Floats] = {}
+
+        def stretch(first: int, last: int) -> tuple[Array, Array, float]:
+            sums, mass, total = np.zeros((k, r)), np.zeros(k), 0.0
+            for index in range(first, last):
+                block = self._blocks[index]
+                q, log_z = responsibilities(data.rows[block], mixture, temperature)
+                weights = data.weights[block]
+                total += float(weights @ log_z)
+                sums += q.T @ (weights[:, None] * data.rows[block])
+                mass += weights @ q
+                if self._keep:
+                    self._q[index] = q.astype(self.dtype)
+            return sums, mass, total
+
+        parts = self._over_blocks(stretch)
+        sums = np.sum([part[0] for part in parts], axis=0)
+        mass = np.sum([part[1] for part in parts], axis=0)
+        self.height = -sum(part[2] for part in parts)
         self.mass: Array = np.maximum(mass, 1e-300)
         self.pull: Array = sums / self.mass[:, None] - (mass > 0)[:, None] * mixture.values
 
@@ -93,22 +114,39 @@ class FixedMasses:
 
     def curved(self, vectors: Array) -> Array:
         """(I - J) times one vector per value, (k, r)."""
-        values = self.mixture.values[:, : self.axes]
+        return self._curved(vectors, np.zeros(len(vectors)))[0]
+
+    def _curved(self, vectors: Array, logs: Array) -> tuple[Array, Array]:
+        """(I - J) times moves (k, r) of the values where log masses move by `logs` (k,).
+
+        Returns:
+            The product, (k, r), and (k,) the change of T times the log posterior mass.
+        """
+        values = self.values[:, : self.axes]
         leading = vectors[:, : self.axes]
         right = np.empty((self.axes + 1, len(vectors)), self.dtype)
         right[:-1] = leading.T
-        right[-1] = -np.einsum("ij,ij->i", values, leading)
-        sums: Array = np.zeros((len(vectors), self.axes + 1))
-        for index, block in enumerate(self._blocks):
-            q = self._q[index] if self._keep else self._posterior(block)
-            along = self._rows[block] @ right
-            along -= np.einsum("ij,ij->i", along, q)[:, None]
-            along *= q
-            sums += along.T @ self._weighted[block]
-        force = sums[:, :-1] - sums[:, -1:] * values
+        right[-1] = self.temperature * logs - np.einsum("ij,ij->i", values, leading)
+
+        def stretch(first: int, last: int) -> Array:
+            sums: Array = np.zeros((len(vectors), self.axes + 1))
+            for index in range(first, last):
+                block = self._blocks[index]
+                q = self._q[index] if self._keep else self._posterior(block)
+                along = self._rows[block] @ right
+                along -= np.einsum("ij,ij->i", along, q)[:, None]
+                along *= q
+                along *= self._weights[block]
+                sums += along.T @ self._rows[block]
+            return sums
+
+        sums = np.sum(self._over_blocks(stretch), axis=0) / self.mass[:, None]
         out = vectors.copy()
-        out[:, : self.axes] -= force / (self.temperature * self.mass[:, None])
-        return out
+        out[:, : self.axes] -= (sums[:, :-1] - sums[:, -1:] * values) / self.temperature
+        return out, sums[:, -1]
+
+    def _over_blocks(self, work: Callable[[int, int], T]) -> list[T]:
+        return over_rows(work, len(self._blocks), self.workers, least=2)
 
     def _posterior(self, block: slice) -> Floats:
         q = responsibilities(self.data.rows[block], self.mixture, self.temperature)[0]

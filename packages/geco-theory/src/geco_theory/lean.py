@@ -11,30 +11,40 @@ that no ascent found more than the tolerance, not that there is no more.
 """
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from geco_theory.certificate import Landscape, Maxima, ascend, births, captured
+from geco_theory.certificate import Landscape, Maxima, ascend, births, captured, distinct
 from geco_theory.kernels import Moments, moments, single_is_enough
 from geco_theory.mixtures import Mixture, merge_coincident
+from geco_theory.moving_masses import descend
 from geco_theory.plain import accelerate, solve_masses
+from geco_theory.sampling import stratified_part, uniform_sample, worst_explained
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
 from geco_theory.support import give_birth
 
-_SAMPLE = 1024  # data points that ascents start from
-_PART = 4096  # data points whose landscape is climbed first
+_SAMPLE = 1024  # data points at random that ascents start from
+_WORST = 4096  # worst explained data points that the whole search starts from
+_FEW_WORST = 1024  # those of one round
+_PART = 4096  # further data points whose landscape is climbed first
 _ROUGH = 1e-3  # gain in ln D that such a climb may leave
 _FEW = 96  # highest points from which climbs go on over all data while births are looked for
+_APART = 0.3  # in sqrt(T), between new values
+_FAR = 0.3  # in sqrt(T): nearer to a value its own climb will do
 _CAPTURE = 0.05  # in sqrt(T): a climb this near to a value has arrived; values climb at last
 _MOST_BIRTHS = 256  # in one round; each costs one number per data point
 _ROUNDS = 60
 _CYCLES = 40
-_FEW_CYCLES = 4  # while much is missing
+_FEW_CYCLES = 1
+_STEPS = 12  # of Newton in a round
+_FEW_STEPS = 6  # while much is missing
+_STILL = 0.2  # times the root of the tolerance: least plain step, in sqrt(T), of values that move
+_STILLER = 0.7  # by this factor less in every round while little is missing
 _MUCH = 0.01  # of ln S
-_IDLE_ROUNDS = 3  # rounds without progress before it is given up
+_PLENTY = 32  # points with so much: nothing further is looked for in a round
+_IDLE_ROUNDS = 5  # rounds without progress before it is given up
 _MERGE = (0.1, 0.03, 0.01)  # in sqrt(T), by round
 _TIDY = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)  # in sqrt(T), tried in this order
 
@@ -69,18 +79,26 @@ class _Lean:
         self.reach = float(np.sqrt(temperature))
         self.single = single_is_enough(data, temperature, tolerance)
         self.work: Counter[str] = Counter()
-        number = min(_SAMPLE, len(data.rows))
-        chosen = np.random.default_rng(0).choice(len(data.rows), number, replace=False)
-        self.sample = data.rows[chosen]
+        self.sample = data.rows[uniform_sample(data, _SAMPLE)]
+        self.climbs = self.sample  # those of a round begin where those of the last one ended
 
     def solve(self, start: Mixture) -> Solution:
         """Rounds until no ascent finds more than the tolerance."""
         mixture, tolerance = start.normalised(), self.tolerance
-        climbs = self.sample  # the climbs of a round begin where those of the last one ended
         lowest, best, found, idle, tidied = np.inf, np.inf, np.inf, 0, False
+        still = _STILL * np.sqrt(tolerance)
         for attempt in range(_ROUNDS):
             self.work["rounds"] += 1
-            mixture = self._accelerate(mixture, _FEW_CYCLES if found > _MUCH else _CYCLES)
+            mixture = self._accelerate(mixture, _FEW_CYCLES)
+            mixture = descend(
+                self.data,
+                mixture,
+                self.temperature,
+                _FEW_STEPS if found > _MUCH else _STEPS,
+                self.work,
+                still=still,
+                workers=self.workers,
+            )
             mixture = merge_coincident(mixture, _MERGE[min(attempt, len(_MERGE) - 1)] * self.reach)
             if mixture.size > 1:
                 mixture = solve_masses(
@@ -88,9 +106,7 @@ class _Lean:
                 )
             state = self._state(mixture)
             rough = max(0.1 * tolerance, 0.03 * min(best, 1.0))
-            maxima, climbs = self._certify(state, mixture, climbs, rough)
-            if maxima.log_supremum <= tolerance:  # from the data again, where D is high
-                maxima, climbs = self._certify(state, mixture, self.sample, 0.3 * tolerance)
+            maxima = self._search(state, mixture, rough)
             # the bound T ln S is loose, so either may show progress: F or ln S
             progress = maxima.log_supremum < 0.7 * best or state.free_energy < lowest
             idle = 0 if progress else idle + 1
@@ -101,14 +117,14 @@ class _Lean:
                 if not tidied:
                     mixture, tidied = self._tidy(mixture, state.free_energy), True
                     state = self._state(mixture)
-                maxima, climbs = self._certify(
-                    state, mixture, self.sample, 0.3 * tolerance, whole=True
-                )
+                maxima = self._search(state, mixture, 0.3 * tolerance, whole=True)
                 if last or maxima.log_supremum <= tolerance:
                     break
                 best, idle = maxima.log_supremum, 0
             found = maxima.log_supremum
-            new = births(maxima, mixture, self.temperature, 0.3 * tolerance)[:_MOST_BIRTHS]
+            still *= 1.0 if found > _MUCH else _STILLER
+            new = births(maxima, mixture, self.temperature, 0.3 * tolerance)
+            new = new[distinct(new, -np.arange(len(new)), _APART * self.reach)][:_MOST_BIRTHS]
             if len(new):
                 mixture = give_birth(self.data, state.log_z, self.temperature, mixture, new)
                 self.work["births"] += len(new)
@@ -150,38 +166,48 @@ class _Lean:
                 return trial
         return mixture
 
-    def _certify(
-        self,
-        state: Moments,
-        mixture: Mixture,
-        starts: Array,
-        accuracy: float,
-        *,
-        whole: bool = False,
-    ) -> tuple[Maxima, Array]:
-        """Ascend from `starts`, with `whole` from all and from the values too.
+    def _search(
+        self, state: Moments, mixture: Mixture, accuracy: float, *, whole: bool = False
+    ) -> Maxima:
+        """Where D is high: from the ends of the last climbs, the worst explained data, the values.
 
-        The values may not be at maxima yet. The long way up is climbed on the landscape of a part
-        of the data, which has nearly the same maxima; what is reported comes from all of them.
+        The long way up is climbed on the landscape of a part of the data, which has nearly the
+        same maxima; what is reported comes from all of them. While much is missing, points near
+        maxima will do.
 
-        Returns:
-            The maxima, and where the climbs on the part ended.
+        Args:
+            state: One pass over the data at `mixture`.
+            mixture: Decoder values, perhaps not at maxima yet.
+            accuracy: Gain in ln D that a climb may leave.
+            whole: From the whole sample again, and from many more of the worst explained.
         """
-        data, temperature = self.data, self.temperature
-        if len(data.rows) > 2 * _PART:
-            chosen = np.random.default_rng(1).choice(len(data.rows), _PART, replace=False)
-            weights = data.weights[chosen] / data.weights[chosen].sum()
-            part = replace(data, rows=data.rows[chosen], weights=weights)
+        data, temperature, near = self.data, self.temperature, _CAPTURE * self.reach
+        worst = data.rows[worst_explained(data, state.log_z, _WORST if whole else _FEW_WORST)]
+        worst = worst[~captured(worst, mixture.values, near)]
+        starts = np.concatenate([self.sample if whole else self.climbs, worst])
+        if len(data.rows) > 2 * (_PART + _WORST):
+            part, log_z = stratified_part(data, state.log_z, _WORST, _PART)
             starts = ascend(
-                part, state.log_z[chosen], temperature, starts, accuracy=_ROUGH, refine=False
+                part,
+                log_z,
+                temperature,
+                starts,
+                accuracy=_ROUGH,
+                refine=False,
+                workers=self.workers,
             ).points
-        ends = starts
-        if not whole:
-            starts = starts[~captured(starts, mixture.values, _CAPTURE * self.reach)]
-            if len(starts) > _FEW:
-                bulk = Landscape(data, state.log_z, temperature, np.float32, self.workers)
-                starts = starts[np.argsort(-bulk.step(starts)[0])[:_FEW]]
-        maxima = ascend(
+        self.climbs = starts
+        starts = starts[~captured(starts, mixture.values, _FAR * self.reach)]
+        bulk = Landscape(data, state.log_z, temperature, np.float32, self.workers)
+        if len(starts):
+            log_d, ahead = bulk.step(starts)
+            if np.count_nonzero(log_d > _MUCH) > _PLENTY and not whole:
+                self.work["quick"] += 1
+                order = np.argsort(-log_d)
+                return Maxima(ahead[order], log_d[order])
+            starts = ahead if whole else ahead[np.argsort(-log_d)[:_FEW]]
+        self.work["searches"] += 1
+        return ascend(
             data,
             state.log_z,
             temperature,
@@ -189,8 +215,7 @@ class _Lean:
             known=mixture.values,
             accuracy=accuracy,
             capture=_CAPTURE,
-            climb_known=whole,
+            climb_known=True,
             refine=whole and not self.single,
             workers=self.workers,
         )
-        return maxima, ends

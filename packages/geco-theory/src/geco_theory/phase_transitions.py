@@ -20,6 +20,7 @@ from geco_theory.kernels import log_joint
 from geco_theory.mixtures import Mixture
 from geco_theory.one_value import OneValueLimit, one_value_limit, stability_temperature
 from geco_theory.paths import path_dataset
+from geco_theory.sampling import climbing_starts
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
 from geco_theory.temperatures import longest_plateau, temperature_grid
@@ -156,7 +157,9 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         )
         unit = data.temperature_unit
         self.stability_temperature_ = stability_temperature(data) * unit
-        limit = one_value_limit(data, _starts(data))
+        # one value explains the points worst that are farthest from it
+        starts = climbing_starts(data, -data.squares, _STARTS)
+        limit = one_value_limit(data, starts)
         self._solutions: dict[float, Solution] = {}
         self._found = top_transitions(data, limit, births=self.masses == "free")
         top = limit.temperature * unit
@@ -379,11 +382,3 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
                     "n_clusters": solution.mixture.size,
                 }
             )
-
-
-def _starts(data: StandardData) -> Array:
-    """Data points to ascend from when the top transition is looked for."""
-    if len(data.rows) <= _STARTS:
-        return data.rows
-    chosen = np.random.default_rng(0).choice(len(data.rows), _STARTS, replace=False)
-    return data.rows[np.sort(chosen)]

@@ -52,9 +52,16 @@ class StandardData:
     @cached_property
     def single_rows(self) -> NDArray[np.float32]:
         """(n, r + 1) the rows and a column of ones, in single precision."""
-        rows = np.ones((len(self.rows), self.rows.shape[1] + 1), np.float32)
-        rows[:, :-1] = self.rows
-        return rows
+        return np.column_stack([self.rows, np.ones(len(self.rows))]).astype(np.float32)
+
+    @cached_property
+    def double_rows(self) -> Array:
+        """(n, r + 1) the rows and a column of ones."""
+        return np.column_stack([self.rows, np.ones(len(self.rows))])
+
+    def with_ones(self, dtype: type[np.floating]) -> NDArray[np.floating]:
+        """(n, r + 1) the rows and a column of ones, in single or in double precision."""
+        return self.single_rows if dtype is np.float32 else self.double_rows
 
     def to_user(self, values: Array) -> Array:
         """Points (k, r) in standard coordinates as points (k, d) in the user's units."""

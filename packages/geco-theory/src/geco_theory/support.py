@@ -21,6 +21,8 @@ from geco_theory.mixtures import Mixture, merge_coincident
 from geco_theory.standard_data import Array, StandardData
 
 _LEAST_BIRTH = 1e-8
+_MOST_BIRTH = 0.5  # of all mass, for all new values
+_SHARINGS = 3
 _STEPS = 6
 _SUM_WEIGHT = 100.0  # of the equation that the masses sum to 1
 _ENOUGH = 1e-6  # fall of F/T in one step
@@ -30,11 +32,12 @@ _MERGE = (1.0, 0.5, 0.25, 0.1)  # in sqrt(T), tried in this order
 def give_birth(
     data: StandardData, log_z: Array, temperature: float, mixture: Mixture, new: Array
 ) -> Mixture:
-    r"""Add values with the masses that each would take if it came alone, shared among them.
+    r"""Add values with about the masses that they will take, the present values staying.
 
     Alone, the best mass m solves :math:`\sum_i w_i (R_i - 1) / (1 + m (R_i - 1)) = 0`, R the
     likelihood of the new value over Z. The sum falls in m, so the root is found by halving, from
-    below: a new value that began with more mass than it can bear would die in the next step.
+    below: a new value that began with more mass than it can bear would die in the next step. Where
+    new values want the same data they share: a few steps of Eq. (3) with all of them.
     """
     one = Mixture(new, np.ones(len(new)))
     excess = np.expm1(np.minimum(log_joint(data.rows, one, temperature) - log_z[:, None], 600.0))
@@ -44,7 +47,11 @@ def give_birth(
         middle = 0.5 * (low + high)
         more = data.weights @ (excess / (1.0 + np.exp(middle) * excess)) > 0
         low, high = np.where(more, middle, low), np.where(more, high, middle)
-    mass = np.exp(low) / len(new)
+    mass = np.exp(low)
+    mass *= min(1.0, _MOST_BIRTH / float(mass.sum()))
+    for _ in range(_SHARINGS):  # where they want the same data they share
+        mass = mass * (data.weights @ ((1.0 + excess) / (1.0 + excess @ mass)[:, None]))
+        mass *= min(1.0, _MOST_BIRTH / float(mass.sum()))
     return Mixture(
         np.concatenate([mixture.values, new]),
         np.concatenate([mixture.masses * (1.0 - mass.sum()), mass]),

@@ -6,12 +6,21 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_LEAST_ROWS = 4096  # for one thread; fewer are not worth one
+_LEAST_ROWS = 4096
 
 
-def over_rows(work: Callable[[int, int], T], rows: int, workers: int) -> list[T]:
-    """What `work(begin, end)` returns for stretches of rows, one for each thread, in order."""
-    number = max(1, min(workers, rows // _LEAST_ROWS))
+def over_rows(
+    work: Callable[[int, int], T], rows: int, workers: int, least: int | None = None
+) -> list[T]:
+    """What `work(begin, end)` returns for stretches of rows, one for each thread, in order.
+
+    Args:
+        work: Computes one stretch.
+        rows: How many rows there are.
+        workers: Threads at most.
+        least: Rows that are worth a thread; None means 4,096.
+    """
+    number = max(1, min(workers, rows // (least or _LEAST_ROWS)))
     edges = [rows * i // number for i in range(number + 1)]
     if number == 1:
         return [work(0, rows)]
