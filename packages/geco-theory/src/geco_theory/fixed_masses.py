@@ -79,10 +79,9 @@ class FixedMasses:
         self.axes = max(1, int(np.sum(tail > _LITTLE * temperature)))
         single = float(data.squares.max()) / temperature < _MAX_SINGLE
         self.dtype: type[np.floating] = np.float32 if single else np.float64
-        leading = [*range(self.axes), r]
-        whole = self.axes == r
-        self._rows = data.with_ones(self.dtype) if whole else data.with_ones(self.dtype)[:, leading]
-        self._weights = data.weights[:, None].astype(self.dtype)
+        leading = slice(None) if self.axes == r else [*range(self.axes), r]
+        self._rows = data.with_ones(self.dtype)[:, leading]
+        self._weighted = data.weighted(self.dtype)[:, leading]
         height = max(32, _BLOCK // k)
         self._blocks = [slice(begin, min(begin + height, n)) for begin in range(0, n, height)]
         self._keep = n * k * self._rows.itemsize <= memory * 2**20
@@ -136,8 +135,7 @@ class FixedMasses:
                 along = self._rows[block] @ right
                 along -= np.einsum("ij,ij->i", along, q)[:, None]
                 along *= q
-                along *= self._weights[block]
-                sums += along.T @ self._rows[block]
+                sums += along.T @ self._weighted[block]
             return sums
 
         sums = np.sum(self._over_blocks(stretch), axis=0) / self.mass[:, None]

@@ -46,13 +46,13 @@ def solve_free(
         temperature: T, in standard units.
         start: Any mixture to begin from; the answer does not depend on it.
         tolerance: The certificate ln S that must be reached.
-        memory: MiB for the matrices of a Newton step. Where they do not fit, plain steps with
-            extrapolation are used and the certificate starts from a sample of the data.
+        memory: MiB for the matrices of a Newton step. Where they do not fit, steps by conjugate
+            gradients are used and the certificate starts from a part of the data (`lean`).
         max_rounds: Rounds of Newton steps and births before giving up.
         workers: Threads, where Newton steps do not fit.
     """
     if not fits(data, start.size, memory):
-        return solve_lean(data, temperature, start, tolerance, workers)
+        return solve_lean(data, temperature, start, tolerance, memory, workers)
     # many small products: on several threads they take up to three times as long as on one
     with threadpool_limits(1, user_api="blas"):
         return _solve(data, temperature, start, tolerance, max_rounds)

@@ -103,7 +103,7 @@ def moments(
         for begin in range(first, last, block_rows):
             end = min(begin + block_rows, last)
             if single:
-                part = data.single_rows[begin:end]
+                part = data.with_ones(np.float32)[begin:end]
             else:
                 part = left[: end - begin]
                 part[:, :r] = rows[begin:end]

@@ -1,13 +1,15 @@
 r"""Free masses where the data are too many for a factored Newton step.
 
-Rounds of: Newton steps on the masses, plain steps with extrapolation (`plain`), ascent for the
-certificate from a sample of the data, births. Nothing larger than one block of rows by the number
-of values is held. Where the tolerance allows, pairs are taken in single precision, sums in double;
-F, RE, KL and every height that is reported come from a pass in double precision.
+Rounds of: Newton steps by conjugate gradients (`moving_masses`), a Newton step on the masses
+alone, which drops values, ascent for the certificate, births. Of n x k numbers only the posteriors
+of one mixture are kept, in single precision and if they fit into the memory. Where the tolerance
+allows, pairs are taken in single precision, sums in double; F, RE, KL and every height that is
+reported come from a pass in double precision.
 
-With the ascents begun at a sample, the largest ln D found is a lower estimate of ln S: a maximum
-whose basin holds no sampled point, value or earlier maximum is missed. `converged` then means
-that no ascent found more than the tolerance, not that there is no more.
+The ascents begin at a sample of the data, at those that the solution explains worst, and at the
+values. The largest ln D found is then a lower estimate of ln S: a maximum whose basin holds none
+of these is missed. `converged` means that no ascent found more than the tolerance, not that there
+is no more.
 """
 
 from collections import Counter
@@ -22,7 +24,7 @@ from geco_theory.moving_masses import descend
 from geco_theory.plain import accelerate, solve_masses
 from geco_theory.sampling import stratified_part, uniform_sample, worst_explained
 from geco_theory.solutions import Solution
-from geco_theory.standard_data import Array, StandardData
+from geco_theory.standard_data import StandardData
 from geco_theory.support import give_birth
 
 _SAMPLE = 1024  # data points at random that ascents start from
@@ -32,12 +34,13 @@ _PART = 4096  # further data points whose landscape is climbed first
 _ROUGH = 1e-3  # gain in ln D that such a climb may leave
 _FEW = 96  # highest points from which climbs go on over all data while births are looked for
 _APART = 0.3  # in sqrt(T), between new values
-_FAR = 0.3  # in sqrt(T): nearer to a value its own climb will do
+_FAR = 0.3  # in sqrt(T): nearer to a value its own climb will do while births are looked for
 _CAPTURE = 0.05  # in sqrt(T): a climb this near to a value has arrived; values climb at last
+_LEFT = 0.3  # of the tolerance: gain that the last climbs may leave
 _MOST_BIRTHS = 256  # in one round; each costs one number per data point
 _ROUNDS = 60
-_CYCLES = 40
-_FEW_CYCLES = 1
+_CYCLES = 40  # of plain steps after neighbours were made one
+_FEW_CYCLES = 1  # of plain steps in a round
 _STEPS = 12  # of Newton in a round
 _FEW_STEPS = 6  # while much is missing
 _STILL = 0.2  # times the root of the tolerance: least plain step, in sqrt(T), of values that move
@@ -50,31 +53,43 @@ _TIDY = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)  # in sqrt(T), tried in this order
 
 
 def solve_lean(
-    data: StandardData, temperature: float, start: Mixture, tolerance: float, workers: int = 1
+    data: StandardData,
+    temperature: float,
+    start: Mixture,
+    tolerance: float,
+    memory: float = 1024.0,
+    workers: int = 1,
 ) -> Solution:
-    """Minimise the free energy without matrices of n x n or n x k numbers.
+    """Minimise the free energy without matrices of n x n numbers.
 
     Args:
         data: The data.
         temperature: T, in standard units.
         start: Any mixture to begin from.
         tolerance: The certificate ln S to reach.
+        memory: MiB of posteriors to keep; where they are more they are computed again.
         workers: Threads.
     """
     # many blocks: BLAS threads that wait for each other in every one of them cost far more
     with threadpool_limits(1, user_api="blas"):
-        return _Lean(data, temperature, tolerance, workers).solve(start)
+        return _Lean(data, temperature, tolerance, memory, workers).solve(start)
 
 
 class _Lean:
     """One temperature."""
 
     def __init__(
-        self, data: StandardData, temperature: float, tolerance: float, workers: int
+        self,
+        data: StandardData,
+        temperature: float,
+        tolerance: float,
+        memory: float,
+        workers: int,
     ) -> None:
         self.data = data
         self.temperature = temperature
         self.tolerance = tolerance
+        self.memory = memory
         self.workers = workers
         self.reach = float(np.sqrt(temperature))
         self.single = single_is_enough(data, temperature, tolerance)
@@ -85,6 +100,7 @@ class _Lean:
     def solve(self, start: Mixture) -> Solution:
         """Rounds until no ascent finds more than the tolerance."""
         mixture, tolerance = start.normalised(), self.tolerance
+        aim = (1.0 - _LEFT) * tolerance
         lowest, best, found, idle, tidied = np.inf, np.inf, np.inf, 0, False
         still = _STILL * np.sqrt(tolerance)
         for attempt in range(_ROUNDS):
@@ -97,6 +113,7 @@ class _Lean:
                 _FEW_STEPS if found > _MUCH else _STEPS,
                 self.work,
                 still=still,
+                memory=self.memory,
                 workers=self.workers,
             )
             mixture = merge_coincident(mixture, _MERGE[min(attempt, len(_MERGE) - 1)] * self.reach)
@@ -113,18 +130,19 @@ class _Lean:
             best = min(best, maxima.log_supremum)
             lowest = state.free_energy - 0.1 * tolerance * self.temperature
             last = idle >= _IDLE_ROUNDS or attempt == _ROUNDS - 1
-            if last or maxima.log_supremum <= tolerance:  # the whole search only now
+            if last or maxima.log_supremum <= aim:  # the whole search only now
                 if not tidied:
                     mixture, tidied = self._tidy(mixture, state.free_energy), True
                     state = self._state(mixture)
-                maxima = self._search(state, mixture, 0.3 * tolerance, whole=True)
-                if last or maxima.log_supremum <= tolerance:
+                maxima = self._search(state, mixture, _LEFT * tolerance, whole=True)
+                if last or maxima.log_supremum <= aim:
                     break
                 best, idle = maxima.log_supremum, 0
             found = maxima.log_supremum
             still *= 1.0 if found > _MUCH else _STILLER
             new = births(maxima, mixture, self.temperature, 0.3 * tolerance)
-            new = new[distinct(new, -np.arange(len(new)), _APART * self.reach)][:_MOST_BIRTHS]
+            falling = -np.arange(len(new), dtype=float)  # highest first already
+            new = new[distinct(new, falling, _APART * self.reach)][:_MOST_BIRTHS]
             if len(new):
                 mixture = give_birth(self.data, state.log_z, self.temperature, mixture, new)
                 self.work["births"] += len(new)
@@ -197,7 +215,7 @@ class _Lean:
                 workers=self.workers,
             ).points
         self.climbs = starts
-        starts = starts[~captured(starts, mixture.values, _FAR * self.reach)]
+        starts = starts[~captured(starts, mixture.values, near if whole else _FAR * self.reach)]
         bulk = Landscape(data, state.log_z, temperature, np.float32, self.workers)
         if len(starts):
             log_d, ahead = bulk.step(starts)

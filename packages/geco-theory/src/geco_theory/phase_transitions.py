@@ -69,9 +69,10 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             threads within one, if the row blocks of `working_memory` are used.
         working_memory: MiB for what a second-order step keeps. Free masses: two matrices of
             n x n numbers; where they do not fit, steps in row blocks are taken and the
-            certificate is looked for from a sample of at most 1,024 data points: a lower
-            estimate of ln S then (the attribute `search` of `path_["certificate"]` says so),
-            and `converged` that no ascent from there found more. Equal masses: the posteriors of
+            certificate is looked for from part of the data: 1,024 points at random and the 4,096
+            that are explained worst. It is a lower estimate of ln S then (the attribute `search`
+            of `path_["certificate"]` says so), and `converged` that no ascent from there found
+            more. Equal masses: the posteriors of
             all pairs, computed again and again where they do not fit. None: scikit-learn's
             setting.
         progress: Called after every solved temperature with a dict: `done`, `total`,

@@ -33,7 +33,7 @@ def worst_explained(data: StandardData, log_z: Array, number: int) -> NDArray[np
 
 
 def uniform_sample(data: StandardData, number: int) -> NDArray[np.intp]:
-    """Indices of `number` rows, ascending, the same ones at every call; all if there are no more."""
+    """Indices of `number` rows, ascending, the same at every call; all if there are no more."""
     n = len(data.rows)
     if number >= n:
         return np.arange(n)

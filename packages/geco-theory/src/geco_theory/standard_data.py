@@ -50,18 +50,24 @@ class StandardData:
         return np.asarray(np.einsum("ij,ij->i", self.rows, self.rows))
 
     @cached_property
-    def single_rows(self) -> NDArray[np.float32]:
-        """(n, r + 1) the rows and a column of ones, in single precision."""
-        return np.column_stack([self.rows, np.ones(len(self.rows))]).astype(np.float32)
-
-    @cached_property
-    def double_rows(self) -> Array:
-        """(n, r + 1) the rows and a column of ones."""
-        return np.column_stack([self.rows, np.ones(len(self.rows))])
+    def _matrices(self) -> dict[tuple[str, type[np.floating]], NDArray[np.floating]]:
+        return {}
 
     def with_ones(self, dtype: type[np.floating]) -> NDArray[np.floating]:
         """(n, r + 1) the rows and a column of ones, in single or in double precision."""
-        return self.single_rows if dtype is np.float32 else self.double_rows
+        key = ("with ones", dtype)
+        if key not in self._matrices:
+            ones = np.ones((len(self.rows), 1))
+            self._matrices[key] = np.concatenate([self.rows, ones], axis=1).astype(dtype)
+        return self._matrices[key]
+
+    def weighted(self, dtype: type[np.floating]) -> NDArray[np.floating]:
+        """(n, r + 1) `with_ones`, each row times its weight."""
+        key = ("weighted", dtype)
+        if key not in self._matrices:
+            rows = self.weights[:, None] * self.with_ones(dtype)
+            self._matrices[key] = rows.astype(dtype)
+        return self._matrices[key]
 
     def to_user(self, values: Array) -> Array:
         """Points (k, r) in standard coordinates as points (k, d) in the user's units."""
