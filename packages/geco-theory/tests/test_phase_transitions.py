@@ -105,6 +105,17 @@ def test_scale_shift_rotation_and_repetition_change_nothing(
     np.testing.assert_array_equal(other.path_["n_clusters"], one.path_["n_clusters"])
 
 
+def test_single_precision_data_have_the_answer_of_the_same_numbers_in_double(
+    blobs: np.ndarray,
+) -> None:
+    single = blobs.astype(np.float32)
+    one = PhaseTransitions(**QUICK).fit(single)
+    other = PhaseTransitions(**QUICK).fit(single.astype(np.float64))
+    np.testing.assert_array_equal(one.critical_temperatures_, other.critical_temperatures_)
+    assert one.path_.identical(other.path_)
+    assert one.path_["free_energy"].dtype == np.float64
+
+
 def test_the_order_of_the_temperatures_does_not_matter(blobs: np.ndarray) -> None:
     grid = np.geomspace(0.2, 5, 6)
     found = [
