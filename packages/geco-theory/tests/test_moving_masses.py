@@ -96,3 +96,15 @@ def test_where_all_are_still_nothing_moves() -> None:
     after = descend(data, mixture, 0.2, 5, work, still=100.0)
     np.testing.assert_allclose(after.values, mixture.values)
     assert work["newton"] == 0
+
+
+def test_a_value_that_no_data_point_is_near_to_goes() -> None:
+    data, mixture = some(5)
+    values = np.concatenate([mixture.values, [[90.0, 0.0, 0.0]]])
+    lost = Mixture(values, np.concatenate([0.9 * mixture.masses, [0.1]]))
+    assert moments(data, lost, 0.2).mass[-1] == 0.0
+    after = descend(data, lost, 0.2, 60, Counter())
+    assert np.all(np.isfinite(after.values))
+    assert after.masses.sum() == pytest.approx(1.0)
+    gone = np.linalg.norm(after.values, axis=1) > 50
+    assert after.masses[gone].sum() < 1e-6

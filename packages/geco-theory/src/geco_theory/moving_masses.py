@@ -22,6 +22,7 @@ from geco_theory.mixtures import Mixture
 from geco_theory.standard_data import Array, StandardData
 
 _LEAST_MASS = 1e-10
+_LEAST_SHARE = 1e-6  # of its mass that a value has as posterior mass, where it has less
 _FIRST_RADIUS = 1.0  # in sqrt(T): longest move of one value, and of a log mass
 _LARGEST_RADIUS = 2.0
 _SHORT = 0.02  # in sqrt(T): a Newton step this short leaves an error of about its square
@@ -46,7 +47,8 @@ class MovingMasses(FixedMasses):
     ) -> None:
         super().__init__(data, mixture, temperature, memory, workers)
         self._reach = float(np.sqrt(temperature))
-        ratio = mixture.masses / self.mass
+        # bounded, so that a value that no data point is near to cannot overflow the products
+        ratio = mixture.masses / np.maximum(self.mass, _LEAST_SHARE * mixture.masses)
         self.height += float(mixture.masses.sum())
         pull = np.column_stack([self.pull, self._reach * (1.0 - ratio)])
         self.moving = np.flatnonzero(np.linalg.norm(pull, axis=1) > still * self._reach)
