@@ -9,7 +9,14 @@ from pathlib import Path
 
 from geco_experiments.errors import RunError
 
-__all__ = ["PREFIX", "reading", "remove_leftovers", "write_atomic", "writing"]
+__all__ = [
+    "PREFIX",
+    "reading",
+    "remove_leftovers",
+    "write_atomic",
+    "write_text_atomic",
+    "writing",
+]
 
 PREFIX = ".geco-tmp-"
 
@@ -37,6 +44,16 @@ def write_atomic(path: Path, data: bytes | bytearray | memoryview) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """`write_atomic` of text in UTF-8; folders that are missing are made.
+
+    Raises:
+        OSError: as the operating system gives it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text.encode("utf-8"))
 
 
 def remove_leftovers(folder: Path) -> None:

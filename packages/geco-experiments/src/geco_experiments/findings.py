@@ -10,12 +10,13 @@ Nothing here depends on how the numbers were made, so a report can be rebuilt ye
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Claim", "Figure", "Findings", "Table", "Verdict", "read_findings", "write_text_atomic"]
+from geco_experiments.atomic import write_text_atomic
+
+__all__ = ["Claim", "Figure", "Findings", "Table", "Verdict", "read_findings"]
 
 Verdict = Literal["holds", "holds partly", "does not hold here", "not decided"]
 
@@ -109,17 +110,3 @@ def read_findings(path: Path) -> Findings:
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"{path} is not a study's summary ({error}): run `geco reproduce` again to remake it"
         raise ValueError(msg) from error
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file through a temporary one in the same folder, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,8 +15,9 @@ import jinja2
 import xarray as xr
 
 from geco_experiments import __version__
+from geco_experiments.atomic import write_text_atomic
 from geco_experiments.errors import GecoError
-from geco_experiments.findings import Findings, read_findings, write_text_atomic
+from geco_experiments.findings import Findings, read_findings
 
 __all__ = ["ReportError", "build_report", "read_studies"]
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 
-from geco_experiments.atomic import writing
+from geco_experiments.atomic import write_text_atomic, writing
 from geco_experiments.config import RunConfig
 from geco_experiments.data_home import DataHome
 from geco_experiments.datasets import require
 from geco_experiments.errors import GecoError, RunError
-from geco_experiments.findings import Claim, write_text_atomic
+from geco_experiments.findings import Claim
 from geco_experiments.progress import Meter, TqdmMeter
 from geco_experiments.report import build_report, read_studies
 from geco_experiments.results import write_dataset
