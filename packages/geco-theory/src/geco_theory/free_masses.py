@@ -14,7 +14,6 @@ from geco_theory.certificate import Maxima, ascend, births
 from geco_theory.kernels import Moments, moments, responsibilities
 from geco_theory.lean import solve_lean
 from geco_theory.mixtures import Mixture, merge_coincident
-from geco_theory.moving_masses import descend
 from geco_theory.second_order import NewtonSystem
 from geco_theory.solutions import Solution
 from geco_theory.standard_data import Array, StandardData
@@ -24,9 +23,6 @@ _MERGE = (0.1, 0.03, 0.01, 3e-3)  # in sqrt(T), by round
 _LEAST_MASS = 1e-10
 _BESIDE = (-0.8, -0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
 _MAX_NEWTON = 40
-_MAX_DESCENT = 12
-_STILL = 0.2  # times the root of the tolerance: least plain step of values that `descend` moves
-_MUCH = 100.0  # times the tolerance: with more missing values need not be exact yet
 _MAX_REDUCTIONS = 2
 _SETTLED = 1e-18  # fall of f that is only rounding
 _PLAIN_STEPS = 4
@@ -74,20 +70,8 @@ def _solve(
         merge = _MERGE[min(attempt, len(_MERGE) - 1)] * reach
         mixture, fall = _relax(data, mixture, temperature, 1 if attempt else _PLAIN_STEPS, work)
         mixture = merge_coincident(mixture, merge)
-        none = np.empty((0, data.rows.shape[1]))
-        soft, exact = none, True
+        soft, exact = np.empty((0, data.rows.shape[1])), True
         if attempt or fall > 1e-7 * tolerance:
-            mixture = descend(
-                data, mixture, temperature, _MAX_DESCENT, work, still=_STILL * np.sqrt(tolerance)
-            )
-            mixture = merge_coincident(mixture, merge)
-            state = moments(data, mixture, temperature)
-            maxima = _certify(data, state, temperature, mixture, none, False, tolerance)
-            new = births(maxima, mixture, temperature, 0.3 * tolerance)
-            if len(new) and maxima.log_supremum > _MUCH * tolerance:
-                mixture = give_birth(data, state.log_z, temperature, mixture, new)
-                work["births"] += len(new)
-                continue
             mixture, soft, exact = _polish(
                 data, mixture, temperature, merge, 0.1 * tolerance, work
             )
