@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geco_theory.free_masses import solve_free
@@ -27,6 +27,7 @@ def objective(data: StandardData, mixture: Mixture, temperature: float) -> float
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.floats(-1.2, 0.5))
+@example(1, -1.125)  # one value with hardly any posterior mass
 def test_height_slope_and_curvature_agree(seed: int, power: float) -> None:
     data, mixture = some(seed)
     temperature = 10.0**power

@@ -22,7 +22,7 @@ from geco_theory.mixtures import Mixture
 from geco_theory.standard_data import Array, StandardData
 
 _LEAST_MASS = 1e-10
-_LEAST_SHARE = 1e-6  # of its mass that a value has as posterior mass, where it has less
+_LEAST_SHARE = 1e-6  # of its mass that the metric of a value is at least
 _FIRST_RADIUS = 1.0  # in sqrt(T): longest move of one value, and of a log mass
 _LARGEST_RADIUS = 2.0
 _SHORT = 0.02  # in sqrt(T): a Newton step this short leaves an error of about its square
@@ -47,19 +47,23 @@ class MovingMasses(FixedMasses):
     ) -> None:
         super().__init__(data, mixture, temperature, memory, workers)
         self._reach = float(np.sqrt(temperature))
-        # bounded, so that a value that no data point is near to cannot overflow the products
-        ratio = mixture.masses / np.maximum(self.mass, _LEAST_SHARE * mixture.masses)
         self.height += float(mixture.masses.sum())
-        pull = np.column_stack([self.pull, self._reach * (1.0 - ratio)])
+        # the metric: the posterior mass, but not so small that quotients by it overflow
+        metric = np.maximum(self.mass, _LEAST_SHARE * mixture.masses)
+        share = self.mass / metric
+        to_mass = self._reach * (self.mass - mixture.masses) / metric
+        pull = np.column_stack([share[:, None] * self.pull, to_mass])
         self.moving = np.flatnonzero(np.linalg.norm(pull, axis=1) > still * self._reach)
-        self.pull, self._ratio = pull[self.moving], ratio[self.moving]
-        self.values, self.mass = self.values[self.moving], self.mass[self.moving]
+        self.pull, self.values = pull[self.moving], self.values[self.moving]
+        self.mass, self._share = metric[self.moving], share[self.moving]
+        self._ratio = mixture.masses[self.moving] / self.mass
         self._q = {index: q[:, self.moving] for index, q in self._q.items()}
 
     def curved(self, vectors: Array) -> Array:
         """The Hessian over m / T times one vector per value, (k, r + 1)."""
         logs = vectors[:, -1] / self._reach
         ahead, change = self._curved(vectors[:, :-1], logs)
+        ahead -= (1.0 - self._share)[:, None] * vectors[:, :-1]
         return np.column_stack([ahead, self._reach * self._ratio * logs - change / self._reach])
 
     def moved(self, move: Array) -> Mixture:

@@ -72,9 +72,8 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             certificate is looked for from part of the data: 1,024 points at random and the 4,096
             that are explained worst. It is a lower estimate of ln S then (the attribute `search`
             of `path_["certificate"]` says so), and `converged` that no ascent from there found
-            more. Equal masses: the posteriors of
-            all pairs, computed again and again where they do not fit. None: scikit-learn's
-            setting.
+            more. Equal masses: the posteriors of all pairs, computed again and again where they do
+            not fit. None: scikit-learn's setting.
         progress: Called after every solved temperature with a dict: `done`, `total`,
             `temperature`, `n_clusters`, `stage`.
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_LEAST_ROWS = 4096
+_LEAST_ROWS = 4096  # for one thread; fewer are not worth one
 
 
 def over_rows(
