@@ -16,21 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from geco_core.constraints.base import Constraint, Constraints, check_keywords, named_constraints
 from geco_core.feasibility import is_feasible
 from geco_core.info import Info, Named
-from geco_core.multipliers import Multipliers
-from geco_core.naming import Constraints, named_constraints
+from geco_core.multipliers.robust import RobustUpdate
+from geco_core.multipliers.saturation import SaturationWatch
+from geco_core.multipliers.state import Multipliers
+from geco_core.multipliers.update import MultiplierUpdate
+from geco_core.precision import at_least_float32
 from geco_core.reduction import is_alone, mean_over_micro_batches, mean_over_ranks
-from geco_core.robust import RobustUpdate
-from geco_core.saturation import SaturationWatch
-from geco_core.updates import MultiplierUpdate
-from geco_core.violation import (
-    Constraint,
-    at_least_float32,
-    check_keywords,
-    check_kl,
-    check_violation,
-)
+from geco_core.validation import check_kl, check_violation
 
 __all__ = ["GECO"]
 

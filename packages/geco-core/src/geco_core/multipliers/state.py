@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from geco_core.updates import COMMON_ROWS, MultiplierUpdate
+from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
 
 __all__ = ["Multipliers"]
 
