@@ -92,11 +92,12 @@ def escape_stars(
     _app: Any, _what: str, _name: str, _obj: Any, _opts: Any, lines: list[str]
 ) -> None:
     """Leave shapes as they are written: the star of `(batch, *shape)` begins no emphasis."""
-    star = re.compile(r"(?<=[(,] |.\()\*(?=\w[^*]*$)")
+    star = re.compile(r"(?<=[(,] |.\()\*(?=\w)")
     for i, line in enumerate(lines):
-        found = star.search(line)
-        if found and line[: found.start()].count("`") % 2 == 0:
-            lines[i] = f"{line[: found.start()]}\\{line[found.start() :]}"
+        # not within literals and roles, where it stands for itself
+        quoted = [line[: found.start()].count("`") % 2 for found in star.finditer(line)]
+        if quoted and not any(quoted):
+            lines[i] = star.sub(r"\\*", line)
 
 
 def setup(app: Any) -> None:
