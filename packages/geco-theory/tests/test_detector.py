@@ -34,3 +34,24 @@ def test_the_share_counts_transitions_within_one_step() -> None:
     assert share_found(np.array([]), np.array([2.1]), grid) == 0.0
     assert np.isnan(share_found(np.array([2.0]), np.array([]), grid))
     assert share_found(grid, grid, grid) == pytest.approx(1.0)
+
+
+def test_the_three_sharpest_kinks_are_found_in_any_order_of_the_grid() -> None:
+    T = np.linspace(0.1, 5.0, 200)
+    kinks = {1.0: 3.0, 2.0: 1.0, 3.0: 5.0, 4.0: 2.0}
+    error = sum(size * np.maximum(T - place, 0.0) for place, size in kinks.items())
+    found = detect(T, error)
+    np.testing.assert_allclose(found, [3.0, 1.0, 4.0], atol=0.05)
+    np.testing.assert_array_equal(detect(T[::-1], error[::-1]), found)
+    assert detect(T[:3], error[:3]).size == 0
+
+
+def test_a_trough_of_the_second_derivative_counts_like_a_peak() -> None:
+    T = np.linspace(0.1, 5.0, 200)
+    falling = -np.maximum(T - 2.0, 0.0)
+    assert detect(T, falling)[0] == pytest.approx(2.0, abs=0.05)
+
+
+def test_vectors_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="one length"):
+        detect([1.0, 2.0], [1.0])

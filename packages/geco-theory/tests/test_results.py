@@ -52,19 +52,6 @@ def test_the_tree_is_the_decoder_values_on_the_first_axis(analysis: PhaseTransit
     np.testing.assert_allclose(mean, 0.0, atol=1e-5)
 
 
-def test_highest_maxima_finds_the_three_sharpest_kinks() -> None:
-    T = np.linspace(0.1, 5.0, 200)
-    kinks = {1.0: 3.0, 2.0: 1.0, 3.0: 5.0, 4.0: 2.0}
-    error = sum(size * np.maximum(T - place, 0.0) for place, size in kinks.items())
-    path = xr.Dataset({"distortion": ("temperature", error)}, {"temperature": T})
-    found = results.highest_maxima(path)
-    np.testing.assert_allclose(found, [3.0, 1.0, 4.0], atol=0.05)
-    np.testing.assert_array_equal(
-        results.highest_maxima(path.isel(temperature=slice(None, None, -1))), found
-    )
-    assert results.highest_maxima(path.isel(temperature=slice(0, 3))).size == 0
-
-
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
     target = tmp_path / "x.txt"
     results.write_atomically(target, b"one")

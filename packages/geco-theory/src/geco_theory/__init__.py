@@ -1,7 +1,13 @@
 """The phase diagram of a dataset: fixed points, critical temperatures, rate and distortion."""
 
 from geco_theory.advice import advise
-from geco_theory.grid_errors import DifferentiableError, FeatureError, SquaredError
+from geco_theory.detector import detect
+from geco_theory.grid_errors import (
+    AbstractGridError,
+    DifferentiableError,
+    FeatureError,
+    SquaredError,
+)
 from geco_theory.latent_geometry import latent_geometry
 from geco_theory.latent_grid import LatentGrid, gaussian_grid
 from geco_theory.latent_solver import solve_latent_grid
@@ -11,6 +17,7 @@ from geco_theory.rate_distortion import bound_margin, free_energy_bound, rate_di
 from geco_theory.spectral import compare_spectral_clustering
 
 __all__ = [
+    "AbstractGridError",
     "DifferentiableError",
     "FeatureError",
     "LatentGrid",
@@ -21,6 +28,7 @@ __all__ = [
     "advise",
     "bound_margin",
     "compare_spectral_clustering",
+    "detect",
     "free_energy_bound",
     "gaussian_grid",
     "latent_geometry",

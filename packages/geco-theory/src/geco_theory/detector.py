@@ -6,6 +6,7 @@ three kept. Here beta is the temperature (a decoder of unit variance).
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from geco_theory.standard_data import Array
 
@@ -22,22 +23,40 @@ def second_derivative(temperature: Array, distortion: Array) -> Array:
     return out
 
 
-def detect(temperature: Array, distortion: Array, number: int = 3) -> Array:
-    """The temperatures of the highest local maxima of the size of the second derivative.
+def detect(temperature: ArrayLike, distortion: ArrayLike, number: int = 3) -> Array:
+    r"""Find critical temperatures as the caption of Figure 2 does [paper].
+
+    They are the local maxima of the *size* of the second derivative,
+    :math:`|\mathrm{d}^2 \mathrm{RE} / \mathrm{d}\beta^2|` with :math:`\beta = T`, the highest
+    first: troughs of the second derivative count like peaks. Made for comparison with the
+    transitions that are located exactly; on a coarse grid, or where births are many, it finds few
+    of them (`PhaseTransitions.transitions_` has the share as the attribute `detector_share`).
 
     Args:
-        temperature: (t,) ascending.
-        distortion: (t,) expected reconstruction error.
+        temperature: (t,) different temperatures, in any order.
+        distortion: (t,) expected reconstruction error at each.
         number: How many maxima to keep.
 
     Returns:
         At most `number` temperatures, highest maximum first; none at the ends of the grid.
+
+    Raises:
+        ValueError: If the two are not vectors of one length.
     """
-    height = np.abs(second_derivative(temperature, distortion))[1:-1]
+    heat = np.asarray(temperature, dtype=np.float64)
+    error = np.asarray(distortion, dtype=np.float64)
+    if heat.ndim != 1 or heat.shape != error.shape:
+        raise ValueError(
+            "`temperature` and `distortion` must be vectors of one length, got shapes "
+            f"{heat.shape} and {error.shape}."
+        )
+    order = np.argsort(heat)
+    heat, error = heat[order], error[order]
+    height = np.abs(second_derivative(heat, error))[1:-1]
     # a maximum needs a lower neighbour on both sides: where the grid ends there is none
     peaks = np.flatnonzero((height[1:-1] > height[:-2]) & (height[1:-1] >= height[2:])) + 1
-    order = peaks[np.argsort(-height[peaks], kind="stable")]
-    return np.asarray(temperature[1:-1][order[:number]])
+    highest = peaks[np.argsort(-height[peaks], kind="stable")]
+    return np.asarray(heat[1:-1][highest[:number]])
 
 
 def share_found(found: Array, transitions: Array, temperature: Array) -> float:

@@ -91,7 +91,7 @@ def moments(
         offset = np.log(mixture.masses)
     offset -= np.einsum("ij,ij->i", values, values) / (2 * temperature)
     if single:
-        offset = np.maximum(offset, -1e30)  # the logarithm of no mass, in reach of the type
+        offset = np.maximum(offset, -1e30)  # ln 0 as a number that single precision can hold
     right = np.concatenate([values / temperature, offset[:, None]], axis=1).T.astype(dtype)
     log_z = np.empty(n)
 

@@ -35,14 +35,6 @@ class Mixture:
         """Only the chosen values, their masses unchanged."""
         return Mixture(self.values[kept], self.masses[kept])
 
-    def with_values(self, values: Array, mass: float) -> "Mixture":
-        """Further values that share `mass` equally; the others give it up in proportion."""
-        share = np.full(len(values), mass / len(values))
-        return Mixture(
-            np.concatenate([self.values, values]),
-            np.concatenate([self.masses * (1.0 - mass), share]),
-        )
-
     def sorted_by_mass(self) -> "Mixture":
         """Heaviest value first, ties in order of the coordinates: the order that is reported."""
         keys = (*self.values.T[::-1], -np.round(self.masses, 12))

@@ -10,7 +10,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geco_theory.advice import advise
-from geco_theory.detector import detect
 from geco_theory.linear_vae import linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.rate_distortion import rate_distortion_curve
@@ -96,12 +95,6 @@ def part(results: xr.Dataset, name: str) -> xr.Dataset | None:
     found = results[keys].rename({key: key.removeprefix(prefix) for key in keys})
     dims = {old: new for old, new in PARTS[name].items() if old in found.dims}
     return found.rename(dims)
-
-
-def highest_maxima(path: xr.Dataset, count: int = 3) -> Array:
-    """The paper's detector (`geco_theory.detector.detect`) on a path in any order."""
-    ordered = path.sortby("temperature")
-    return detect(ordered["temperature"].to_numpy(), ordered["distortion"].to_numpy(), count)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Row blocks on several threads: numpy lets go of the interpreter while it computes."""
+"""Row blocks on several threads: numpy releases the GIL while it computes."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
