@@ -11,20 +11,24 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from geco_theory.births import locate_births
-from geco_theory.checks import positive, whole_number
-from geco_theory.detector import detect, share_found
-from geco_theory.following import Solver, follow
-from geco_theory.group_changes import cool, locate_merges
-from geco_theory.kernels import log_joint
-from geco_theory.mixtures import Mixture
-from geco_theory.one_value import OneValueLimit, one_value_limit, stability_temperature
-from geco_theory.paths import path_dataset
-from geco_theory.sampling import climbing_starts
-from geco_theory.solutions import Solution
-from geco_theory.standard_data import Array, StandardData
-from geco_theory.temperatures import longest_plateau, temperature_grid
-from geco_theory.transitions import (
+from geco_theory._typing import Array
+from geco_theory.continuation import (
+    Solver,
+    follow,
+    longest_plateau,
+    path_dataset,
+    temperature_grid,
+)
+from geco_theory.free_energy.blahut_arimoto import log_joint
+from geco_theory.free_energy.data import StandardData
+from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.solution import Solution
+from geco_theory.npmle.subsample import climbing_starts
+from geco_theory.transitions.births import locate_births
+from geco_theory.transitions.detector import detect, share_found
+from geco_theory.transitions.splits import cool, locate_merges
+from geco_theory.transitions.stability import OneValueLimit, one_value_limit, stability_temperature
+from geco_theory.transitions.table import (
     BIRTH,
     MERGE,
     SPLIT,
@@ -33,6 +37,7 @@ from geco_theory.transitions import (
     top_transitions,
     transitions_dataset,
 )
+from geco_theory.validation import positive, whole_number
 
 _ALL_CLUSTERS = 3000  # data points up to which the path goes down to one value per point
 _DEFAULT_CLUSTERS = 500

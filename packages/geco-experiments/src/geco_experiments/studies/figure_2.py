@@ -14,8 +14,7 @@ from geco_experiments.limits import training_matrix
 from geco_experiments.studies.base import Drawing, Profile, Runs, Study
 from geco_experiments.studies.verdicts import by_share
 from geco_theory import PhaseTransitions, detect, gaussian_grid, solve_latent_grid
-from geco_theory.latent_plots import plot_trajectories
-from geco_theory.plots import plot_phase_diagram
+from geco_theory.plots import plot_phase_diagram, plot_trajectories
 
 __all__ = ["PhaseDiagram"]
 
