@@ -18,8 +18,10 @@ from threadpoolctl import threadpool_limits
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
 from geco_theory.npmle.certificate import ascend
+from geco_theory.npmle.subsample import climbing_starts
 
 _MAX_ROUNDS = 100
+_STARTS = 2048  # data points that the search starts from, at most
 _FIRST = 64  # starts of the first search
 _FEW = 16  # highest maxima that are followed between searches from all starts
 
@@ -42,6 +44,12 @@ class OneValueLimit:
 def stability_temperature(data: StandardData) -> float:
     """The top covariance eigenvalue [D2]: below it the one-value solution is unstable."""
     return float(data.variances[0])
+
+
+def top_transition(data: StandardData) -> OneValueLimit:
+    """The top transition, looked for from at most 2,048 data points."""
+    # one value explains the points worst that are farthest from it
+    return one_value_limit(data, climbing_starts(data, -data.squares, _STARTS))
 
 
 def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:
