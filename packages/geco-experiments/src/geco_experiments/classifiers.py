@@ -22,8 +22,7 @@ from geco_experiments.config import RunConfig
 from geco_experiments.datasets import ImageData, SplitName
 from geco_experiments.distributed import Ranks
 from geco_experiments.errors import RunError
-from geco_models import SmallCNN, SmallResNet
-from geco_models.classifier_training import accuracy, train_classifier
+from geco_models import SmallCNN, SmallResNet, accuracy, train_classifier
 
 __all__ = ["FEATURE_LAYERS", "FOLDER", "Judge", "frozen_classifier", "needs_classifier"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 
 if TYPE_CHECKING:
-    from geco_models.model import AbstractVAE
+    from geco_models.base import AbstractVAE
 
 __all__ = ["Configured", "load", "load_as", "read", "save"]
 
@@ -157,7 +157,7 @@ def read(path: str | os.PathLike[str], map_location: str | torch.device) -> dict
 
 def _classes() -> dict[str, type["AbstractVAE"]]:
     import geco_models
-    from geco_models.model import AbstractVAE
+    from geco_models.base import AbstractVAE
 
     exported = (getattr(geco_models, name) for name in geco_models.__all__)
     return {

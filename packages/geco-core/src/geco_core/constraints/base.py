@@ -10,13 +10,20 @@ example, in words.
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
-__all__ = ["CallableConstraint", "Constraint", "as_constraint"]
+__all__ = [
+    "BARE",
+    "CallableConstraint",
+    "Constraint",
+    "Constraints",
+    "as_constraint",
+    "check_keywords",
+    "named_constraints",
+]
 
 
 class Constraint(nn.Module):
@@ -173,21 +180,6 @@ def as_constraint(constraint: Constraint | Callable[..., Tensor]) -> Constraint:
     return CallableConstraint(constraint)
 
 
-def check_violation(violation: Tensor, kl: Tensor, name: str) -> Tensor:
-    """Checks that there is one violation per example, and returns it in at least float32.
-
-    Raises:
-        ValueError: If the shapes of `violation` and `kl` differ, naming both.
-    """
-    if violation.shape != kl.shape:
-        raise ValueError(
-            f"constraint {name!r} must return one violation per example, shape "
-            f"{tuple(kl.shape)}, but returned {tuple(violation.shape)}; reduce every axis "
-            f"except the first"
-        )
-    return at_least_float32(violation)
-
-
 def check_keywords(keywords: Iterable[str], constraints: Iterable[Constraint]) -> None:
     """Refuses a misspelt keyword, which every constraint would silently ignore.
 
@@ -211,42 +203,53 @@ def check_keywords(keywords: Iterable[str], constraints: Iterable[Constraint]) -
             )
 
 
-def at_least_float32(value: Tensor) -> Tensor:
-    """Returns half-precision values as float32 and everything else unchanged."""
-    if value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
-    return value
+#: The name in `objective.constraints` of a constraint that was given without one.
+BARE = "constraint"
+
+ConstraintLike: TypeAlias = Constraint | Callable[..., Tensor]
+Constraints: TypeAlias = (
+    ConstraintLike | Mapping[str, ConstraintLike] | Iterable[tuple[str, ConstraintLike]]
+)
 
 
-def check_kl(kl: Tensor, x: Tensor, like: Tensor | None = None) -> None:
-    """Checks that there is one KL per example.
+def named_constraints(constraints: Any) -> tuple[bool, dict[str, Constraint]]:
+    """Constraints by name, and whether a single one was given without a name.
+
+    Args:
+        constraints: A constraint, a mapping of them, or pairs of a name and a constraint.
 
     Raises:
-        TypeError: If `kl` is not a floating-point tensor, or `x` not a tensor.
-        ValueError: If its shape is not that of the batch, the batch is empty, or its device is
-            not that of `like`.
+        TypeError: If something is not a constraint.
+        ValueError: If there is none, or a name is unusable or given twice.
     """
-    # the usual case is seen at a glance; this is the hot path of a training loop
-    if type(kl) is Tensor and type(x) is Tensor and kl.dtype is torch.float32 and kl.dim() == 1:
-        fits = x.dim() > 0 and 0 < kl.shape[0] == x.shape[0]
-        if fits and (like is None or kl.device == like.device):
-            return
-    values: dict[str, object] = {"kl": kl, "x": x}
-    for name, value in values.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}")
-    if not kl.is_floating_point():
-        raise TypeError(f"`kl` must have a floating-point dtype, got {kl.dtype}")
-    if kl.dim() != 1 or x.dim() == 0 or kl.shape[0] != x.shape[0]:
-        due = f"({x.shape[0]},)" if x.dim() else "(batch,)"
-        raise ValueError(
-            f"`kl` must hold one value per example, shape {due}, got {tuple(kl.shape)}; sum it "
-            f"over the latent dimensions only"
+    if isinstance(constraints, nn.ModuleDict):
+        constraints = dict(constraints.items())
+    if isinstance(constraints, Mapping):
+        pairs = list(constraints.items())
+    elif callable(constraints) or not isinstance(constraints, Iterable):
+        return True, {BARE: as_constraint(constraints)}
+    else:
+        pairs = [_as_pair(item) for item in constraints]
+    named: dict[str, Constraint] = {}
+    module = nn.ModuleDict()
+    for name, constraint in pairs:
+        if name in named:
+            raise ValueError(f"`constraints` has the name {name!r} twice; give each its own")
+        if not isinstance(name, str) or not name or "." in name or hasattr(module, name):
+            raise ValueError(
+                f"`constraints` must have names that are non-empty strings without dots and not "
+                f"those of a module's own attributes, got {name!r}"
+            )
+        named[name] = as_constraint(constraint)
+    if not named:
+        raise ValueError("`constraints` is empty; give at least one constraint")
+    return False, named
+
+
+def _as_pair(item: Any) -> tuple[Any, Any]:
+    if not (isinstance(item, tuple | list) and len(item) == 2):
+        raise TypeError(
+            f"`constraints` must be a constraint, a mapping from names to constraints, or pairs "
+            f"(name, constraint), got an element {item!r}"
         )
-    if kl.shape[0] == 0:
-        raise ValueError("`kl` must hold at least one example, got an empty batch")
-    if like is not None and kl.device != like.device:
-        raise ValueError(
-            f"`kl` is on {kl.device}, but the objective is on {like.device}; move it with "
-            f"objective.to({str(kl.device)!r})"
-        )
+    return item[0], item[1]

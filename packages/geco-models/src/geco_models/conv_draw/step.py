@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from geco_models.conv_lstm import ConvLSTMCell
+from geco_models.conv_draw.conv_lstm import ConvLSTMCell
 from geco_models.gaussian import DiagonalGaussian
 
 __all__ = ["DrawCore", "DrawState", "Offsets", "Sources"]

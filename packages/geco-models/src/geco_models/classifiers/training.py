@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geco_models.model import as_positive
+from geco_models.validation import as_positive
 
 __all__ = ["accuracy", "train_classifier"]
 

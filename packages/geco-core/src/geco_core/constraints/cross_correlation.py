@@ -19,22 +19,18 @@ patch far from the image's own mean, is added to :math:`\epsilon^2`.
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from geco_core.constraints.inputs import (
-    accumulation_dtype,
-    check_images,
-    element_weights,
-    mean_per_example,
-)
 from geco_core.constraints.patches import box_mean, check_patches, patch_shape, rounding_floor
+from geco_core.constraints.reductions import element_weights, mean_per_example
 from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.precision import accumulation_dtype
+from geco_core.validation import check_images, positive_eps
 
-__all__ = ["PatchCrossCorrelation", "positive_eps"]
+__all__ = ["PatchCrossCorrelation"]
 
 
 class PatchCrossCorrelation(ToleranceConstraint):
@@ -176,21 +172,6 @@ def _positive(variance: Tensor, flat: Tensor) -> Tensor:
     """The sum of both, away from 0 where rounding made a variance negative."""
     # not variance.clamp(0): the covariance of equal patches has the same rounding, unclamped
     return torch.maximum(variance + flat, flat / 2)
-
-
-def positive_eps(eps: object) -> float:
-    """Checks a standard deviation that counts as flat.
-
-    Raises:
-        TypeError: If it is no number.
-        ValueError: If it is not positive and finite.
-    """
-    if isinstance(eps, bool) or not isinstance(eps, Real):
-        raise TypeError(f"`eps` must be a positive number, got {type(eps).__name__}")
-    value = float(eps)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"`eps` must be positive and finite, got {value}")
-    return value
 
 
 def _centred(values: Tensor, observed: Tensor | None) -> Tensor:

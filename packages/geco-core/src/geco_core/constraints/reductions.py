@@ -1,60 +1,9 @@
-"""Checks and reductions that the constraints share.
-
-Everything here looks at shapes and dtypes only, never at values: nothing waits for the device,
-and all of it can be compiled and traced with fake tensors.
-"""
+"""From elements to one value per example: weights, masks and means."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["accumulation_dtype", "check_images", "element_weights", "mean_per_example"]
-
-
-def check_images(x: Tensor, reconstruction: Tensor, *, dimensions: tuple[int, ...] = ()) -> None:
-    """Checks that data and reconstruction are real tensors of one shape with a batch axis.
-
-    Args:
-        x: The data.
-        reconstruction: The decoder's output.
-        dimensions: The numbers of axes that are allowed, any by default.
-
-    Raises:
-        TypeError: If either is no floating-point tensor.
-        ValueError: If the shapes differ, an example has no element, or the number of axes is
-            not allowed.
-    """
-    for name, value in (("x", x), ("reconstruction", reconstruction)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}")
-        if not value.is_floating_point():
-            raise TypeError(
-                f"`{name}` must have a floating-point dtype, got {value.dtype}; convert it to "
-                f"the units of kappa first, e.g. images.float() / 255"
-            )
-    if x.shape != reconstruction.shape:
-        raise ValueError(
-            f"`x` and `reconstruction` must have the same shape, got {tuple(x.shape)} and "
-            f"{tuple(reconstruction.shape)}; nothing is broadcast here"
-        )
-    if x.ndim < 1 or any(size == 0 for size in x.shape[1:]):
-        raise ValueError(
-            f"`x` must be (batch, ...) with at least one element per example, got shape "
-            f"{tuple(x.shape)}"
-        )
-    if dimensions and x.ndim not in dimensions:
-        allowed = " or ".join(str(number) for number in dimensions)
-        raise ValueError(
-            f"`x` must have {allowed} axes (batch, channels, then space), got shape "
-            f"{tuple(x.shape)}"
-        )
-
-
-def accumulation_dtype(*tensors: Tensor) -> torch.dtype:
-    """The common dtype of some tensors, but float32 at least: half precision cannot sum."""
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
+__all__ = ["element_weights", "mean_per_example"]
 
 
 def element_weights(

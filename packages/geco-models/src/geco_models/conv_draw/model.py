@@ -3,7 +3,7 @@ r"""ConvDraw: a recurrent latent-variable model that paints a canvas in several 
 One latent map :math:`z_t` a step, drawn from a prior that has seen the earlier ones; the density
 of all is :math:`p(z_{1..T}) = \prod_t p(z_t | z_{<t})`, that of the posterior
 :math:`q(z_{1..T} | x) = \prod_t q(z_t | x, z_{<t})`, and the KL is the sum over steps of exact
-Gaussian KLs along the drawn path. `geco_models.draw_core` has the formulas of one step.
+Gaussian KLs along the drawn path. `geco_models.conv_draw.step` has the formulas of one step.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from geco_models.draw_core import DrawCore, DrawState, Offsets, Sources
-from geco_models.draw_network import DrawNetwork
+from geco_models.base import AbstractVAE
+from geco_models.conv_draw.network import DrawNetwork
+from geco_models.conv_draw.step import DrawCore, DrawState, Offsets, Sources
 from geco_models.gaussian import DiagonalGaussian, standard_normal
-from geco_models.model import AbstractVAE, as_positive, as_shape
 from geco_models.output import ModelOutput
+from geco_models.validation import as_positive, as_shape
 
 __all__ = ["ConvDraw", "ConvDrawPosterior"]
 

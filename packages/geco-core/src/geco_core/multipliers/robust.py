@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geco_core.updates import COMMON_ROWS, MultiplierUpdate, check_number
+from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
+from geco_core.validation import check_number
 
 __all__ = ["RobustUpdate"]
 

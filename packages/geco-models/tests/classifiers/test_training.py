@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from geco_models import SmallCNN, SmallResNet
-from geco_models.classifier_training import _augmented, accuracy, train_classifier
+from geco_models import SmallCNN, SmallResNet, accuracy, train_classifier
+from geco_models.classifiers.training import _augmented
 
 
 @pytest.fixture

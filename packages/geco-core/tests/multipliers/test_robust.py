@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from geco_core import GECO, CallableConstraint, ReconstructionError, RobustUpdate
-from geco_core.multipliers import Multipliers
+from geco_core.multipliers.state import Multipliers
 
 
 def bare(x, reconstruction, constraint):

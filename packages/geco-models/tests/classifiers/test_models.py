@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from geco_models import FeatureExtractor, SmallCNN, SmallResNet
-from geco_models.classifiers import AbstractClassifier
+from geco_models import AbstractClassifier, FeatureExtractor, SmallCNN, SmallResNet
 
 FAMILIES = {
     "cnn": lambda: SmallCNN((1, 12, 10), 4, width=4),

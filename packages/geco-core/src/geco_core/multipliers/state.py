@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from geco_core.updates import COMMON_ROWS, MultiplierUpdate
+from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
 
 __all__ = ["Multipliers"]
 
@@ -118,12 +118,12 @@ class Multipliers(nn.Module):
     def multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers :math:`\lambda` of the violations in their own units, :math:`(L,)`."""
         value = self.table[0].exp()
-        return value / self._tensor(scales) if self.update.relative else value
+        return value / self.as_tensor(scales) if self.update.relative else value
 
     def relative_multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers times the scales, :math:`(L,)`."""
         value = self.table[0].exp()
-        return value if self.update.relative else value * self._tensor(scales)
+        return value if self.update.relative else value * self.as_tensor(scales)
 
     def moving_average(self, scales: Sequence[float]) -> Tensor:
         """The moving averages of the violations in their own units, NaN before the first."""
@@ -132,7 +132,7 @@ class Multipliers(nn.Module):
 
     def in_own_units(self, violation: Tensor, scales: Sequence[float]) -> Tensor:
         """Violations :math:`(L,)` of the rule's units in the constraints' own units."""
-        return violation * self._tensor(scales) if self.update.relative else violation
+        return violation * self.as_tensor(scales) if self.update.relative else violation
 
     def saturated(self) -> Tensor:
         """Which multipliers are at their upper bound while still violated, :math:`(L,)`."""
@@ -150,7 +150,8 @@ class Multipliers(nn.Module):
         """Copies and pickles read their own table."""
         return {**self.__dict__, "_known": None, "_staging": None}
 
-    def _tensor(self, scales: Sequence[float]) -> Tensor:
+    def as_tensor(self, scales: Sequence[float]) -> Tensor:
+        """Numbers as a tensor of the table's kind."""
         return torch.tensor(scales, dtype=self.table.dtype, device=self.table.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from geco_core.multipliers import Multipliers
-from geco_core.violation import Constraint
+from geco_core.constraints.base import Constraint
+from geco_core.multipliers.state import Multipliers
 
 __all__ = ["SaturationWatch"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geco_core import GECO, PaperUpdate, ReconstructionError
-from geco_core.updates import COMMON_ROWS
+from geco_core.multipliers.update import COMMON_ROWS
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])

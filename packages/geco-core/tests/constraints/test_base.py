@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from geco_core import GECO, CallableConstraint, ReconstructionError
-from geco_core.naming import named_constraints
-from geco_core.violation import as_constraint
+from geco_core.constraints.base import as_constraint, named_constraints
 
 
 def error(x, reconstruction):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geco_models.draw_core import DrawCore, DrawState, Offsets, Sources
+from geco_models.conv_draw.step import DrawCore, DrawState, Offsets, Sources
 
 __all__ = ["DrawNetwork"]
 

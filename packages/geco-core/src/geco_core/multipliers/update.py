@@ -1,19 +1,17 @@
-r"""How multipliers move: what a rule is, and Algorithm 1 as printed.
+r"""What a rule for the multipliers is.
 
 A rule is a frozen description. It owns no memory: it reads a table with one column per
-constraint, held by :class:`geco_core.multipliers.Multipliers`, and returns the next one. The
+constraint, held by :class:`geco_core.multipliers.state.Multipliers`, and returns the next one. The
 first rows are common to all rules (:data:`COMMON_ROWS`). Everything is arithmetic on tensors of
 a few numbers: nothing waits for the device, and all of it can be compiled.
 """
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["COMMON_ROWS", "MultiplierUpdate", "PaperUpdate"]
+__all__ = ["COMMON_ROWS", "MultiplierUpdate"]
 
 #: The rows that every rule has: logarithm of the multiplier, moving average of the violation,
 #: number of ascents made, number of ascents skipped because the violation was not finite.
@@ -100,78 +98,3 @@ class MultiplierUpdate(ABC):
     @abstractmethod
     def saturated(self, table: Tensor) -> Tensor:
         """Which multipliers are at their upper bound while still violated, :math:`(L,)`."""
-
-
-@dataclass(frozen=True, slots=True)
-class PaperUpdate(MultiplierUpdate):
-    r"""Algorithm 1, exactly as printed.
-
-    .. math::
-
-        \bar C^t = \alpha \bar C^{t-1} + (1 - \alpha) \hat C^t, \quad \bar C^0 = \hat C^0,
-        \qquad \lambda \leftarrow \lambda \exp(\eta \bar C^t),
-
-    with :math:`\hat C^t` the mean of the violation over the batch and :math:`\lambda = 1` at the
-    start. The loss is :math:`KL + \lambda^\top C^t`, where :math:`C^t` has the value of the
-    moving average and the gradient of the batch. Nothing is clipped, bounded or rescaled, so
-    the rate must fit the units of the constraint: :math:`\eta` times the violation is the
-    change of :math:`\ln \lambda` in one step.
-
-    Args:
-        rate: The step size :math:`\eta`.
-        decay: The decay :math:`\alpha` of the moving average.
-
-    Raises:
-        TypeError: If an argument is not a number.
-        ValueError: If `rate` is negative or not finite, or `decay` not in [0, 1).
-    """
-
-    rate: float = 1e-2
-    decay: float = 0.99
-
-    def __post_init__(self) -> None:
-        """Checks the arguments."""
-        check_number("rate", self.rate, 0.0, math.inf)
-        check_number("decay", self.decay, 0.0, 1.0)
-
-    @property
-    def relative(self) -> bool:
-        """False: Algorithm 1 knows no scale."""
-        return False
-
-    @property
-    def straight_through(self) -> bool:
-        """True, as printed."""
-        return True
-
-    def weights(self, table: Tensor, violation: Tensor) -> tuple[Tensor, Tensor]:
-        r"""1 and :math:`\lambda`."""
-        return table.new_ones(()), table[0].exp()
-
-    def average(self, table: Tensor, violation: Tensor) -> Tensor:
-        r"""The average :math:`\bar C^t`; its first value is the first violation."""
-        moved = self.decay * table[1] + (1.0 - self.decay) * violation
-        return torch.where(table[2] == 0, violation, moved)
-
-    def advance(self, table: Tensor, violation: Tensor) -> Tensor:
-        """One line of Algorithm 1."""
-        average = self.average(table, violation)
-        return torch.stack([table[0] + self.rate * average, average, table[2] + 1, table[3]])
-
-    def saturated(self, table: Tensor) -> Tensor:
-        """Nowhere: there is no bound."""
-        return torch.zeros_like(table[0], dtype=torch.bool)
-
-
-def check_number(name: str, value: object, low: float, high: float) -> None:
-    """Checks that a number is in [low, high).
-
-    Raises:
-        TypeError: If it is not a number.
-        ValueError: If it is outside.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
-    if not low <= value < high:  # NaN included
-        allowed = f"in [{low:g}, {high:g})" if math.isfinite(high) else f"finite and >= {low:g}"
-        raise ValueError(f"`{name}` must be {allowed}, got {value}")
