@@ -18,11 +18,10 @@ import numpy as np
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
-from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.mixture import LEAST_MASS, Mixture
 from geco_theory.free_energy.parallel import over_rows
 
 BLOCK_ROWS = 128
-_LEAST_MASS = 1e-10
 _BLOCK_ROWS = 512
 
 
@@ -180,7 +179,7 @@ def accelerate(
         mixture, state = trial, ahead
         if fall < 1e-3 * enough or _excess(mixture, state, temperature) < enough:
             break
-        light = mixture.masses < _LEAST_MASS
+        light = mixture.masses < LEAST_MASS
         if light.any():
             mixture = mixture.select(~light).normalised()
             state = at(mixture)

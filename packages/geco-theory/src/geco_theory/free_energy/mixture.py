@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from geco_theory._typing import Array
 
+LEAST_MASS = 1e-10  # of a value that is kept while masses move
 _BLOCK = 2**22  # numbers in one block of pairs
 
 

@@ -12,14 +12,13 @@ import numpy as np
 from geco_theory._typing import Array
 from geco_theory.free_energy.blahut_arimoto import Moments, moments, responsibilities
 from geco_theory.free_energy.data import StandardData
-from geco_theory.free_energy.mixture import Mixture, merge_coincident
+from geco_theory.free_energy.mixture import LEAST_MASS, Mixture, merge_coincident
 from geco_theory.free_energy.solution import Solution
 from geco_theory.npmle.certificate import Maxima, ascend, births
 from geco_theory.npmle.joint_newton import NewtonSystem
 from geco_theory.npmle.support import give_birth, reduce_support
 
 _MERGE = (0.1, 0.03, 0.01, 3e-3)  # in sqrt(T), by round
-_LEAST_MASS = 1e-10
 _BESIDE = (-0.8, -0.4, -0.2, -0.1, -0.05, 0.05, 0.1, 0.2, 0.4, 0.8)
 _MAX_NEWTON = 40
 _MAX_REDUCTIONS = 2
@@ -97,7 +96,7 @@ def _relax(
         last, fall = fall, previous - state.free_energy / temperature
         previous = state.free_energy / temperature
         mixture = Mixture(state.means, state.mass)
-        mixture = mixture.select(mixture.masses > _LEAST_MASS).normalised()
+        mixture = mixture.select(mixture.masses > LEAST_MASS).normalised()
         if step + 1 >= steps and not (fall < 0.05 * last and fall > 1e-15):
             break  # goes on only while it converges fast by itself, as at low temperatures
     return mixture, fall
@@ -122,7 +121,7 @@ def _polish(
     for _ in range(_MAX_NEWTON):
         q, log_z = responsibilities(data.rows, mixture, temperature)
         here = float(-data.weights @ log_z + mixture.masses.sum())
-        lost = data.weights @ q < 0.01 * _LEAST_MASS
+        lost = data.weights @ q < 0.01 * LEAST_MASS
         if lost.any():  # a value that no data point is near to
             mixture, system = mixture.select(~lost), None
             continue
@@ -141,7 +140,7 @@ def _polish(
         length = 1.0
         while length > 1e-3 and fall >= 0:
             masses = mixture.masses + length * step.masses
-            alive = masses > _LEAST_MASS
+            alive = masses > LEAST_MASS
             trial = Mixture((mixture.values + length * step.values)[alive], masses[alive])
             state = moments(data, trial, temperature)
             work["passes"] += 1

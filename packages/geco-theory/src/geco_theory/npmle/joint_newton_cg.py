@@ -19,10 +19,9 @@ import numpy as np
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
-from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.mixture import LEAST_MASS, Mixture
 from geco_theory.free_energy.newton_cg import FixedMasses, Floats, newton_step
 
-_LEAST_MASS = 1e-10
 _LEAST_SHARE = 1e-6  # of its mass that the metric of a value is at least
 _FIRST_RADIUS = 1.0  # in sqrt(T): longest move of one value, and of a log mass
 _LARGEST_RADIUS = 2.0
@@ -72,7 +71,7 @@ class MovingMasses(FixedMasses):
         values, masses = self.mixture.values.copy(), self.mixture.masses.copy()
         values[self.moving] += move[:, :-1]
         masses[self.moving] *= np.exp(move[:, -1] / self._reach)
-        return Mixture(values, masses).select(masses > _LEAST_MASS)
+        return Mixture(values, masses).select(masses > LEAST_MASS)
 
     def _posterior(self, block: slice) -> Floats:
         return super()._posterior(block)[:, self.moving]

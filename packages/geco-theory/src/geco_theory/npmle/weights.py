@@ -12,12 +12,11 @@ from scipy.optimize import nnls
 from geco_theory._typing import Array
 from geco_theory.free_energy.blahut_arimoto import moments, responsibilities
 from geco_theory.free_energy.data import StandardData
-from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.mixture import LEAST_MASS, Mixture
 from geco_theory.free_energy.parallel import over_rows
 from geco_theory.npmle.quadratic_program import nonnegative_minimum
 
 _BLOCK_ROWS = 512
-_LEAST_MASS = 1e-10
 _RIDGE = 1e-10
 _STEPS = 6
 _SUM_WEIGHT = 100.0  # of the equation that the masses sum to 1
@@ -63,7 +62,7 @@ def solve_masses(
     length = 1.0
     while length > 0.01 and np.all(np.isfinite(change)):
         masses = mixture.masses + length * change
-        alive = masses > _LEAST_MASS
+        alive = masses > LEAST_MASS
         if alive.any():
             trial = Mixture(mixture.values[alive], masses[alive]).normalised()
             work["passes"] += 1
