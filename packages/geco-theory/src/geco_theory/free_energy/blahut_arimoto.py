@@ -43,6 +43,10 @@ class Moments:
     free_energy: float
     distortion: float
 
+    def next(self) -> Mixture:
+        """The plain step: Eq. (4), and the masses that the data give (Blahut-Arimoto)."""
+        return Mixture(self.means, np.maximum(self.mass, 1e-300)).normalised()
+
 
 def log_joint(rows: Array, mixture: Mixture, temperature: float) -> Array:
     r""":math:`\ln \pi_a - |x_i - \psi_a|^2 / 2T` for every pair, shape (n, k)."""
@@ -168,9 +172,9 @@ def accelerate(
 
     state = at(mixture)
     for cycle in range(max_cycles):
-        first = _next(state)
+        first = state.next()
         middle = at(first)
-        second = _next(middle)
+        second = middle.next()
         trial = _extrapolate(mixture, first, second, 2.0 ** (cycle + 2))
         ahead = at(trial)
         if ahead.free_energy > middle.free_energy:
@@ -192,11 +196,6 @@ def _excess(mixture: Mixture, state: Moments, temperature: float) -> float:
     with np.errstate(divide="ignore"):
         here = np.log(state.mass / mixture.masses)
     return float((here + np.einsum("ij,ij->i", gaps, gaps) / temperature).max())
-
-
-def _next(state: Moments) -> Mixture:
-    """The plain step: Eq. (4) and the masses that the data give."""
-    return Mixture(state.means, np.maximum(state.mass, 1e-300)).normalised()
 
 
 def _extrapolate(start: Mixture, first: Mixture, second: Mixture, most: float) -> Mixture:

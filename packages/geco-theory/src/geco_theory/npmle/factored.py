@@ -95,7 +95,7 @@ def _relax(
         work["passes"] += 1
         last, fall = fall, previous - state.free_energy / temperature
         previous = state.free_energy / temperature
-        mixture = Mixture(state.means, state.mass)
+        mixture = state.next()
         mixture = mixture.select(mixture.masses > LEAST_MASS).normalised()
         if step + 1 >= steps and not (fall < 0.05 * last and fall > 1e-15):
             break  # goes on only while it converges fast by itself, as at low temperatures

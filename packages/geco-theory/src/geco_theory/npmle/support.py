@@ -80,7 +80,7 @@ def reduce_support(
         for _ in range(2):
             state = moments(data, trial, temperature)
             work["passes"] += 1
-            trial = Mixture(state.means, np.maximum(state.mass, 1e-300)).normalised()
+            trial = state.next()
         if moments(data, trial, temperature).free_energy <= before:
             return trial
     return solved
