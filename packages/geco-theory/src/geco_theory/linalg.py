@@ -1,11 +1,19 @@
-"""The covariance of a data matrix: its eigenvalues and its first axis."""
+"""Linear algebra that several rooms share."""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geco_theory._typing import Array
 
-__all__ = ["covariance_eigenvalues", "covariance_spectrum", "first_axis", "squared_distances"]
+__all__ = [
+    "covariance_eigenvalues",
+    "covariance_spectrum",
+    "first_axis",
+    "squared_distances",
+    "squarem",
+]
 
 # an eigenvalue this far below zero, relative to the largest, is rounding and not indefiniteness
 ROUNDING = 1e-8
@@ -59,6 +67,33 @@ def covariance_spectrum(covariance: ArrayLike) -> NDArray[np.float64]:
             f"{float(values[-1]):.6g}; pass a covariance, or its eigenvalues."
         )
     return np.maximum(values, 0.0)
+
+
+def squarem(
+    start: Array, first: Array, second: Array, norm: Callable[[Array], Array], most: float
+) -> tuple[Array, Array, Array]:
+    r"""Extrapolate a fixed-point iteration in squares (SQUAREM, scheme S3).
+
+    Varadhan and Roland (2008), "Simple and globally convergent methods for accelerating the
+    convergence of any EM algorithm": with :math:`r = x_1 - x_0`, :math:`v = x_2 - x_1 - r` and
+    :math:`s = |r| / |v|` the next iterate is :math:`x_0 + 2 s r + s^2 v`.
+
+    Args:
+        start: (k, c) the iterate x_0.
+        first: (k, c) the next one.
+        second: (k, c) the one after that.
+        norm: Lengths of arrays (k, c): one for all rows, or (k,) one for each.
+        most: Largest s; it is at least 1.
+
+    Returns:
+        The extrapolated iterate, and s (before it was cut to `most`) and the length of r.
+    """
+    one = first - start
+    change = second - first - one
+    length = norm(one)
+    ratio = np.maximum(length / np.maximum(norm(change), 1e-300), 1.0)
+    cut = np.minimum(ratio, most)[..., None]
+    return start + 2 * cut * one + cut**2 * change, ratio, length
 
 
 def covariance_eigenvalues(X: Array) -> Array:

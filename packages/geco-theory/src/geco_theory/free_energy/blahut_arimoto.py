@@ -20,6 +20,7 @@ from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import LEAST_MASS, Mixture
 from geco_theory.free_energy.parallel import over_rows
+from geco_theory.linalg import squarem
 
 BLOCK_ROWS = 128
 _BLOCK_ROWS = 512
@@ -205,11 +206,9 @@ def _extrapolate(start: Mixture, first: Mixture, second: Mixture, most: float) -
     def stack(mixture: Mixture) -> Array:
         return np.concatenate([mixture.values, np.log(mixture.masses)[:, None]], axis=1)
 
-    one = stack(first) - stack(start)
-    change = stack(second) - stack(first) - one
-    length = float(np.linalg.norm(weight * one))
-    bend = float(np.linalg.norm(weight * change))
-    stretch = min(max(length / max(bend, 1e-300), 1.0), most)
-    ahead = stack(start) + 2 * stretch * one + stretch**2 * change
+    def norm(vectors: Array) -> Array:
+        return np.asarray(np.linalg.norm(weight * vectors))
+
+    ahead, _, _ = squarem(stack(start), stack(first), stack(second), norm, most)
     masses = np.exp(np.clip(ahead[:, -1], -600, 0.0))
     return Mixture(np.ascontiguousarray(ahead[:, :-1]), masses).normalised()
