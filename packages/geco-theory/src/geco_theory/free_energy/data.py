@@ -44,6 +44,11 @@ class StandardData:
         """The user's temperature that is 1 in standard units: the squared scale."""
         return self.scale**2
 
+    def leading_axes(self, rest: float) -> int:
+        """How many principal axes hold all but a variance of `rest`; at least one."""
+        tail = np.cumsum(self.variances[::-1])[::-1]
+        return max(1, int(np.sum(tail > rest)))
+
     @cached_property
     def squares(self) -> Array:
         """(n,) squared lengths of the rows."""

@@ -76,8 +76,7 @@ class FixedMasses:
         self.workers = workers
         n, r = data.rows.shape
         k = mixture.size
-        tail = np.cumsum(data.variances[::-1])[::-1]
-        self.axes = max(1, int(np.sum(tail > _LITTLE * temperature)))
+        self.axes = data.leading_axes(_LITTLE * temperature)
         single = float(data.squares.max()) / temperature < _MAX_SINGLE
         self.dtype: type[np.floating] = np.float32 if single else np.float64
         leading = slice(None) if self.axes == r else [*range(self.axes), r]
