@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
 
 from geco_theory._typing import Array
 
 __all__ = [
     "covariance_eigenvalues",
     "covariance_spectrum",
-    "first_axis",
+    "principal_axes",
     "squared_distances",
     "squarem",
 ]
@@ -96,6 +97,35 @@ def squarem(
     return start + 2 * cut * one + cut**2 * change, ratio, length
 
 
+def principal_axes(X: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """The axes along which data vary, and their variances.
+
+    Args:
+        X: data (n, d).
+        weights: (n,) shares of the rows, which sum to 1; equal ones if None.
+
+    Returns:
+        Orthonormal axes (d, r) of the covariance (1/n normalisation) with the largest entry of
+        each positive, and the variances (r,), descending; r is the rank, at least 1.
+    """
+    centred, shares, unit = _centred(X, weights)
+    n, d = centred.shape
+    eps = np.finfo(np.float64).eps
+    if n >= d:
+        values, vectors = linalg.eigh((centred * shares[:, None]).T @ centred)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        kept = values > values[0] * eps * max(n, d)
+    else:
+        root = np.sqrt(shares)[:, None] * centred
+        vectors, singular, _ = linalg.svd(root.T, full_matrices=False)
+        values = singular**2
+        kept = singular > singular[0] * eps * max(n, d)
+    kept[0] = True
+    axes = np.ascontiguousarray(vectors[:, kept])
+    axes *= np.where(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])] < 0, -1.0, 1.0)
+    return axes, np.maximum(values[kept], 0.0) * unit * unit
+
+
 def covariance_eigenvalues(X: Array) -> Array:
     """The eigenvalues of the covariance (1/n normalisation), through the smaller Gram matrix.
 
@@ -105,28 +135,20 @@ def covariance_eigenvalues(X: Array) -> Array:
     Returns:
         The min(n, d) leading eigenvalues, descending, none negative; the others are zero.
     """
-    small, unit = _gram(X)
-    values = np.linalg.eigvalsh(small)[::-1] * unit * unit
-    return np.asarray(np.maximum(values, 0.0))
-
-
-def first_axis(X: Array) -> Array:
-    """The unit vector (d,) of largest variance, its largest entry positive."""
-    small, _ = _gram(X)
-    vector = np.linalg.eigh(small)[1][:, -1]
-    axis = vector if X.shape[1] <= X.shape[0] else (X - X.mean(axis=0)).T @ vector
-    axis = axis / (np.linalg.norm(axis) or 1.0)
-    return np.asarray(axis * (np.sign(axis[np.abs(axis).argmax()]) or 1.0))
-
-
-def _gram(X: Array) -> tuple[Array, float]:
-    """The smaller Gram matrix of the centred data over n, in units of their largest entry."""
-    centred = X - X.mean(axis=0)
-    unit = float(np.abs(centred).max()) or 1.0
-    centred /= unit
+    centred, _, unit = _centred(X, None)
     wide = X.shape[1] > X.shape[0]
     gram = centred @ centred.T if wide else centred.T @ centred
-    return gram / X.shape[0], unit
+    values = np.linalg.eigvalsh(gram / X.shape[0])[::-1]
+    return np.asarray(np.maximum(values, 0.0) * unit * unit)
+
+
+def _centred(X: Array, weights: Array | None) -> tuple[Array, Array, float]:
+    """Centred data in units of their largest entry, the shares of the rows, and that unit."""
+    shares = np.full(len(X), 1.0 / len(X)) if weights is None else weights
+    centred = X - shares @ X
+    unit = float(np.abs(centred).max()) or 1.0
+    centred /= unit
+    return centred, shares, unit
 
 
 def squared_distances(left: Array, right: Array) -> Array:
