@@ -120,7 +120,7 @@ class _Lean:
             mixture = merge_coincident(mixture, _MERGE[min(attempt, len(_MERGE) - 1)] * self.reach)
             if mixture.size > 1:
                 mixture = solve_masses(
-                    self.data, mixture, self.temperature, self.work, self.workers
+                    self.data, mixture, self.temperature, self.work, workers=self.workers
                 )
             state = self._state(mixture)
             rough = max(0.1 * tolerance, 0.03 * min(best, 1.0))
