@@ -13,10 +13,11 @@ and J is symmetric in the inner product :math:`\langle u, v \rangle = \sum_a m_a
     (J v)_a = \frac{1}{T m_a} \sum_i w_i q_{ia} \bigl[(x_i - \psi_a) \cdot v_a - t_i\bigr]
     (x_i - \psi_a), \qquad t_i = \sum_b q_{ib} (x_i - \psi_b) \cdot v_b .
 
-A product with J costs two matrix products, as an iteration does, and no exponentials. It only
-steers the steps (F and its gradient are computed from everything, in double precision), so it is
-taken in single precision where that is exact enough and in the leading principal axes; along axes
-of little variance J is taken to be 0.
+Truncated Newton steps by conjugate gradients (Steihaug 1983). A product with J costs two matrix
+products, as an iteration does, and no exponentials. It only steers the steps (F and its gradient
+are computed from everything, in double precision), so it is taken in single precision where that
+is exact enough and in the leading principal axes; along axes of little variance J is taken to be
+0.
 """
 
 from collections.abc import Callable

@@ -9,10 +9,10 @@ Eq. (6) under them. It never raises
 .. math:: F = -T \, \tfrac1n \sum_i \ln \sum_a \pi_a e^{-H_{ia}} ,
 
 which is checked. Plain iterations slow down near a critical temperature, where a small step says
-nothing about the distance to the solution. So they alternate with Newton steps, found by conjugate
-gradients in the inner product weighted by the cells' posterior mass, and the solver stops when
-the whole Newton step is below the tolerance and no negative curvature was met: negative curvature
-means a saddle (a merge or a split under way), never a solution.
+nothing about the distance to the solution. So they alternate with Newton steps, found by
+conjugate gradients (Steihaug 1983) in the inner product weighted by the cells' posterior mass,
+and the solver stops when the whole Newton step is below the tolerance and no negative curvature
+was met: negative curvature means a saddle (a merge or a split under way), never a solution.
 """
 
 from collections.abc import Iterator

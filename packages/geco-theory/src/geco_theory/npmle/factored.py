@@ -1,6 +1,6 @@
 """The global optimum at one temperature: free masses, with its certificate [D9].
 
-Rounds of: plain steps, Newton steps on values and masses together (`second_order`), ascent for
+Rounds of: plain steps, Newton steps on values and masses together (`joint_newton`), ascent for
 the certificate, births where it exceeds 1. Values that are about to coincide are merged; if that
 was wrong the certificate says so, and the next round merges more carefully.
 """
