@@ -8,7 +8,8 @@ Eqs. (3) and (4) on finitely many decoder values :math:`\psi_a` with masses :mat
 
 One pass is the E-step of EM for a Gaussian mixture of fixed variance (the :math:`q_{ia}` are its
 responsibilities), `Moments.next` its M-step: the iteration of Blahut (1972) and Arimoto (1972)
-with a support that moves. `accelerate` extrapolates it in squares (SQUAREM, Varadhan and Roland 2008).
+with a support that moves. `accelerate` extrapolates it in squares (SQUAREM, Varadhan and Roland
+2008).
 
 A block of rows costs two matrix products and one exponential per pair. The exponents come out of
 the first product already shifted: :math:`-|\psi_a|^2/2T + \ln\pi_a` is appended to the values as
