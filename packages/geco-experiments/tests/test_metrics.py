@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from geco_core import GECO, ReconstructionError
+from geco_core import ReconstructionError
 from geco_experiments import records
 from geco_experiments.datasets.base import ImageData, Split
 from geco_experiments.distributed import Ranks
-from geco_experiments.metrics import evaluate, gaussian_nll, stream_seed
+from geco_experiments.metrics import evaluate, gaussian_nll
+from geco_experiments.noise import stream_seed
 
 
 class Shifted(torch.nn.Module):
@@ -47,9 +48,9 @@ def toy():
 
 
 def measure(toy, config, split="train", ranks=None):
-    objective = GECO(ReconstructionError(0.2)).eval()
+    constraints = {"re": ReconstructionError(0.2)}
     return evaluate(
-        Shifted(0.3), objective, toy, split, config, ranks or Ranks(), contextlib.nullcontext
+        Shifted(0.3), constraints, toy, split, config, ranks or Ranks(), contextlib.nullcontext
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+from geco_core import ReconstructionError
 from geco_experiments.builders import build_model, build_objective, model_input
 from geco_experiments.checkpoints import Checkpoint
 from geco_experiments.classifiers import Judge
@@ -24,8 +25,7 @@ from geco_experiments.datasets import ImageData
 from geco_experiments.distributed import Ranks
 from geco_experiments.errors import RunError
 from geco_experiments.history import FIELDS, History
-from geco_experiments.metrics import stream_seed
-from geco_experiments.noise import Noise
+from geco_experiments.noise import Noise, stream_seed
 from geco_experiments.order import Order
 from geco_experiments.progress import Meter
 
@@ -175,10 +175,10 @@ class Loop:
         self, row: int, images: Tensor, reconstruction: Tensor, kl_steps: Tensor | None
     ) -> None:
         info = self.objective.info
-        objective = self.config.objective
-        if objective.name == "geco" and objective.constraint == "re":
-            # the violation is the squared error less kappa^2: no second pass over the images
-            error = info.constraint + objective.kappa**2
+        allowed = self._allowed_mse
+        if allowed is not None:
+            # the violation is the squared error less what is allowed: no second pass over images
+            error = info.constraint + allowed
         else:
             error = (images - reconstruction.float()).square().mean()
         # this rank's own numbers; those after them are the same on all
@@ -190,17 +190,24 @@ class Loop:
         shared = [getattr(info, name) for name in FIELDS[len(local) :]]
         self.history.record(row, [*local, *shared], steps)
 
+    @property
+    def _allowed_mse(self) -> float | None:
+        """The mean squared error that the constraint allows, if it speaks of that error."""
+        constraints = list(self.objective.constraints.values())
+        if len(constraints) == 1 and isinstance(constraints[0], ReconstructionError):
+            return constraints[0].scale
+        return None
+
     def summary(self) -> dict[str, float]:
         """The numbers of the progress bar; waits for the device."""
         info = self.objective.info
-        objective = self.config.objective
+        allowed = self._allowed_mse
         shown = {}
-        if info.constraint is not None:
-            if objective.constraint == "re":
-                mse = float(info.moving_average) + objective.kappa**2
-                shown["RE/kappa"] = math.sqrt(max(mse, 0.0)) / objective.kappa
-            else:
-                shown["C"] = float(info.moving_average)
+        if allowed is not None:
+            mse = float(info.moving_average) + allowed
+            shown["RE/kappa"] = math.sqrt(max(mse, 0.0) / allowed)
+        elif info.constraint is not None:
+            shown["C"] = float(info.moving_average)
         shown["KL"] = float(info.kl)
         if info.beta is not None:
             shown["beta"] = float(info.beta)

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -117,7 +116,7 @@ def _evaluate(
     }
     training = dataclasses.replace(config.training, marginal_samples=0)
     found: Evaluation = evaluate(
-        model, SimpleNamespace(constraints=constraints), data, split,
+        model, constraints, data, split,
         dataclasses.replace(config, training=training), Ranks(), contextlib.nullcontext,
     )  # fmt: skip
     fre, cla, pncc, accuracy = found.violations

@@ -1,10 +1,10 @@
 """What a finished model reaches on a whole split: errors, KL, likelihoods, marginal KL."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +13,9 @@ from geco_experiments.config import RunConfig
 from geco_experiments.datasets import ImageData, SplitName
 from geco_experiments.distributed import Ranks
 from geco_experiments.marginal_kl import MarginalKL, marginal_kl
+from geco_experiments.noise import stream_seed
 
-__all__ = ["Evaluation", "evaluate", "gaussian_nll", "stream_seed"]
+__all__ = ["Evaluation", "evaluate", "gaussian_nll"]
 
 PAIRWISE = 100
 """Posteriors in the marginal KL of models without a closed-form density matrix."""
@@ -31,7 +32,7 @@ class Evaluation:
         kl: Mean KL per image, nats.
         kl_error: Standard error of that mean over images, nats.
         kl_steps: The KL of each recurrent step, nats, or None.
-        violations: Mean violation of each of the objective's constraints, in their order.
+        violations: Mean violation of each of the constraints, in their order.
         marginal: The marginal KL, or None where it is not defined or not asked for.
     """
 
@@ -63,15 +64,10 @@ def gaussian_nll(mse: float, elements: int, variance: float = 1.0) -> float:
     return 0.5 * elements * (math.log(2 * math.pi * variance) + mse / variance)
 
 
-def stream_seed(seed: int, *purpose: int) -> int:
-    """A seed for one purpose of a run, independent of those for other purposes."""
-    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint32)[0])
-
-
 @torch.no_grad()
 def evaluate(
     model: Any,
-    objective: Any,
+    constraints: Mapping[str, Callable[..., Tensor]],
     data: ImageData,
     split: SplitName,
     config: RunConfig,
@@ -85,7 +81,8 @@ def evaluate(
 
     Args:
         model: The trained model.
-        objective: The run's objective, for its constraint.
+        constraints: Those whose violations are measured, by name: `(x, reconstruction, *, labels)`
+            to one number per example.
         data: The dataset.
         split: Which part.
         config: The run.
@@ -99,7 +96,7 @@ def evaluate(
     generator = torch.Generator(device)
     sums: Tensor | None = None
     elements = 0
-    constraints = list(objective.constraints.values())
+    measured = list(constraints.values())
     for index, start in enumerate(range(0, count, size)):
         if index % ranks.world != ranks.rank:
             continue
@@ -117,7 +114,7 @@ def evaluate(
             kl.sum()[None],
             kl.square().sum()[None],
         ]
-        for constraint in constraints:
+        for constraint in measured:
             violation = constraint(x, reconstruction, labels=batch.labels)
             parts.append(violation.double().sum()[None])
         if out.kl_steps is not None:
@@ -127,7 +124,7 @@ def evaluate(
     sums, elements = _joined(sums, elements, ranks, device)
     means = (sums / count).tolist()
     mse, kl_mean, kl_square = means[:3]
-    steps = means[3 + len(constraints) :]
+    steps = means[3 + len(measured) :]
     return Evaluation(
         images=count,
         elements=elements,
@@ -135,7 +132,7 @@ def evaluate(
         kl=kl_mean,
         kl_error=math.sqrt(max(kl_square - kl_mean**2, 0.0) / count),
         kl_steps=tuple(steps) or None,
-        violations=tuple(means[3 : 3 + len(constraints)]),
+        violations=tuple(means[3 : 3 + len(measured)]),
         marginal=_marginal(model, data, split, config, which),
     )
 

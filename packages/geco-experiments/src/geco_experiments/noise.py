@@ -1,15 +1,20 @@
-"""The two sources of randomness in a run's loop, with states that go into checkpoints."""
+"""Seeds for each purpose of a run, and the generators of its loop with states for checkpoints."""
 
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from geco_experiments.distributed import JointNoise, Ranks
-from geco_experiments.metrics import stream_seed
 
-__all__ = ["Noise"]
+__all__ = ["Noise", "stream_seed"]
+
+
+def stream_seed(seed: int, *purpose: int) -> int:
+    """A seed for one purpose of a run, independent of those for other purposes."""
+    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint32)[0])
 
 
 class Noise:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geco_experiments.metrics import stream_seed
+from geco_experiments.noise import stream_seed
 
 __all__ = ["Order"]
 

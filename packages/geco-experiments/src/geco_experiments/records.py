@@ -13,7 +13,8 @@ from geco_experiments.builders import model_input
 from geco_experiments.datasets import SplitName
 from geco_experiments.history import FIELDS
 from geco_experiments.loop import Loop, learning_rate
-from geco_experiments.metrics import Evaluation, evaluate, gaussian_nll, stream_seed
+from geco_experiments.metrics import Evaluation, evaluate, gaussian_nll
+from geco_experiments.noise import stream_seed
 from geco_experiments.provenance import provenance
 
 __all__ = ["EXAMPLES", "finished_run"]
@@ -30,7 +31,15 @@ def finished_run(loop: Loop) -> xr.Dataset:
     model = loop.model.eval()
     loop.objective.eval()
     parts = [
-        evaluate(model, loop.objective, loop.data, split, loop.config, loop.ranks, loop.autocast)
+        evaluate(
+            model,
+            loop.objective.constraints,
+            loop.data,
+            split,
+            loop.config,
+            loop.ranks,
+            loop.autocast,
+        )
         for split in SPLITS
     ]
     coordinates: dict[str, Any] = {"step": loop.history.steps, "split": list(SPLITS)}

@@ -36,12 +36,12 @@ class SweepOutcome:
     @property
     def failed(self) -> list[Outcome]:
         """The runs that failed."""
-        return [o for o in self.outcomes if not o.ok and o.kind != "Stopped"]
+        return [o for o in self.outcomes if not (o.ok or o.stopped)]
 
     @property
     def stopped(self) -> list[Outcome]:
         """The runs that were stopped and can go on."""
-        return [o for o in self.outcomes if o.kind == "Stopped"]
+        return [o for o in self.outcomes if o.stopped]
 
     def __str__(self) -> str:
         lines = [f"{len(self.finished)} of {len(self.outcomes)} runs finished"]

@@ -29,9 +29,10 @@ class Outcome:
         name: The run.
         path: Its `run.nc`, or None if it failed or was stopped.
         error: What went wrong, in one sentence, or an empty string.
-        kind: The error's class name: `MissingDataError` and the like; `Stopped` if stopped.
+        kind: The error's class name: `MissingDataError` and the like.
         log: The file with the whole story.
         steps: Steps of the run.
+        stopped: Whether it was stopped after a checkpoint, which is no failure.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Outcome:
     kind: str
     log: Path
     steps: int
+    stopped: bool = False
 
     @property
     def ok(self) -> bool:
@@ -195,7 +197,8 @@ def _perform(task: Task) -> Outcome:
             log.info("finished")
     except Exception as error:  # noqa: BLE001 (every failure is an outcome, told with its log)
         text = str(error).partition("\n")[0] or type(error).__name__
-        return Outcome(task.name, None, text, type(error).__name__, task.log, steps)
+        stopped = isinstance(error, Stopped)
+        return Outcome(task.name, None, text, type(error).__name__, task.log, steps, stopped)
     return Outcome(task.name, path, "", "", task.log, steps)
 
 

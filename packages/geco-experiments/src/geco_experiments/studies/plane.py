@@ -20,7 +20,6 @@ from geco_experiments.studies.style import COLORS, LABELS
 
 __all__ = ["bounded_datasets", "draw_limits", "limits_of", "margins", "with_limits"]
 
-CONDITIONAL = ("mnist-rotate", "color-mnist")
 GRID = np.geomspace(0.02, 0.6, 80)
 TEMPERATURES = {"smoke": 8, "laptop": 12, "paper": 12}
 
@@ -28,7 +27,7 @@ TEMPERATURES = {"smoke": 8, "laptop": 12, "paper": 12}
 def bounded_datasets(configs: Iterable[RunConfig]) -> list[DatasetConfig]:
     """The datasets of some runs that have limits, each once."""
     datasets = dict.fromkeys(config.dataset for config in configs)
-    return [dataset for dataset in datasets if dataset.name not in CONDITIONAL]
+    return [dataset for dataset in datasets if not dataset.has_context]
 
 
 def limits_of(
