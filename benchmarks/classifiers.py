@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geco_models import SmallCNN, SmallResNet
-from geco_models.classifiers import accuracy, train_classifier
+from geco_models import SmallCNN, SmallResNet, accuracy, train_classifier
 
 IDX_FOLDERS = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
 

@@ -40,8 +40,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from geco_models import LinearVAE
-from geco_models.gaussian import bound_log_variance
+from geco_models import LinearVAE, bound_log_variance
 from geco_theory import linear_vae_optimum
 
 TOLERANCES = {"RE/kappa^2": 0.02, "KL/R": 0.02, "multiplier/exact": 0.05}

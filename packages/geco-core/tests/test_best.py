@@ -1,5 +1,6 @@
 import copy
 import io
+import math
 
 import pytest
 import torch
@@ -150,3 +151,15 @@ def test_bad_input_is_named_and_loses_nothing():
     with pytest.raises(ValueError, match="saved with `tolerance`"):
         best.load_state_dict(BestFeasible(0.2).state_dict())
     assert best.best.state == {"a": 1}
+
+
+@pytest.mark.parametrize("violation", [-1.0, 0.0, 0.0199, 0.0201, 1.0, math.nan])
+def test_feasible_means_the_same_everywhere(feed, violation):
+    """The objective's info, its report, and what is kept."""
+    objective, best = GECO(lambda x, r, constraint: constraint), BestFeasible()
+    feed(objective, violation)
+    feasible = violation <= 0.02
+    assert objective.info.feasible.item() is feasible
+    assert ("feasible" in objective.report()) is feasible
+    best.offer({}, objective)
+    assert best.found is feasible

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geco_models import MLPVAE, NVPVAE, ConvDraw, ConvVAE, LinearVAE
-from geco_models.model import AbstractVAE
+from geco_models import MLPVAE, NVPVAE, AbstractVAE, ConvDraw, ConvVAE, LinearVAE
 
 FAMILIES: dict[str, Callable[[], AbstractVAE]] = {
     "linear": lambda: LinearVAE(6, 3),

@@ -10,11 +10,12 @@ from geco_core.constraints import (
     ReconstructionError,
     ToleranceConstraint,
 )
+from geco_core.constraints.base import CallableConstraint, Constraint
 from geco_core.info import Info
+from geco_core.multipliers.paper import PaperUpdate
+from geco_core.multipliers.robust import RobustUpdate
+from geco_core.multipliers.update import MultiplierUpdate
 from geco_core.objectives import GECO
-from geco_core.robust import RobustUpdate
-from geco_core.updates import MultiplierUpdate, PaperUpdate
-from geco_core.violation import CallableConstraint, Constraint
 
 __all__ = [
     "ELBO",

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geco_core.constraints.inputs import accumulation_dtype, check_images
 from geco_core.info import Info
-from geco_core.violation import at_least_float32, check_kl
+from geco_core.precision import accumulation_dtype, at_least_float32
+from geco_core.validation import check_images, check_kl, positive
 
 __all__ = ["ELBO", "AnnealedELBO"]
 
@@ -98,8 +98,8 @@ class ELBO(_GaussianELBO):
 
     def __init__(self, beta: float = 1.0, sigma: float = 1.0) -> None:
         super().__init__()
-        self.beta = _positive("beta", beta)
-        self.register_buffer("sigma", torch.tensor(_positive("sigma", sigma)), persistent=False)
+        self.beta = positive("beta", beta)
+        self.register_buffer("sigma", torch.tensor(positive("sigma", sigma)), persistent=False)
 
     def sigma_now(self) -> Tensor:
         """The standard deviation, a scalar."""
@@ -133,11 +133,11 @@ class AnnealedELBO(_GaussianELBO):
         self, sigma_start: float = 2.0, sigma_end: float = 0.7, steps: int = 200_000
     ) -> None:
         super().__init__()
-        self.sigma_start = _positive("sigma_start", sigma_start)
-        self.sigma_end = _positive("sigma_end", sigma_end)
+        self.sigma_start = positive("sigma_start", sigma_start)
+        self.sigma_end = positive("sigma_end", sigma_end)
         if isinstance(steps, bool) or not isinstance(steps, int):
             raise TypeError(f"`steps` must be a whole number, got {type(steps).__name__}")
-        self.steps = int(_positive("steps", steps))
+        self.steps = int(positive("steps", steps))
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
 
     def sigma_now(self) -> Tensor:
@@ -154,11 +154,3 @@ class AnnealedELBO(_GaussianELBO):
     def extra_repr(self) -> str:
         """The arguments."""
         return f"sigma_start={self.sigma_start:g}, sigma_end={self.sigma_end:g}, {self.steps=}"
-
-
-def _positive(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"`{name}` must be positive and finite, got {value}")
-    return float(value)

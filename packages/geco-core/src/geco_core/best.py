@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from geco_core.feasibility import TOLERANCE, is_feasible
+
 __all__ = ["BestFeasible", "Candidate"]
 
 Number: TypeAlias = float | Tensor
@@ -52,7 +54,8 @@ class BestFeasible:
     need not be any more.
 
     Args:
-        tolerance: The largest relative violation that counts as satisfied.
+        tolerance: The largest relative violation that counts as satisfied; the default is that of
+            `info.feasible`.
         device: Where copies are kept; None for where the tensors are.
 
     Raises:
@@ -75,7 +78,7 @@ class BestFeasible:
     """
 
     def __init__(
-        self, tolerance: float = 0.02, *, device: torch.device | str | None = "cpu"
+        self, tolerance: float = TOLERANCE, *, device: torch.device | str | None = "cpu"
     ) -> None:
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
             raise TypeError(
@@ -214,7 +217,7 @@ class BestFeasible:
         self._kept = kept
 
     def _feasible(self, candidate: Candidate) -> bool:
-        return candidate.worst <= self.tolerance
+        return bool(is_feasible(candidate.worst, self.tolerance))
 
     def _better(self, candidate: Candidate) -> bool:
         numbers = (candidate.kl, *candidate.violation.values())

@@ -37,7 +37,7 @@ class Info:
     beta: Named | None = None
     """The weight of the KL in the equivalent beta-VAE."""
     feasible: Named | None = None
-    """Whether the moving average is at most 0."""
+    """Whether the moving average is at most 2% of the constraint's scale."""
     saturated: Named | None = None
     """Whether the multiplier is at its upper bound while the constraint is still violated."""
     skipped: Named | None = None

@@ -16,20 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from geco_core.constraints.base import Constraint, Constraints, check_keywords, named_constraints
+from geco_core.feasibility import is_feasible
 from geco_core.info import Info, Named
-from geco_core.multipliers import Multipliers
-from geco_core.naming import Constraints, named_constraints
+from geco_core.multipliers.robust import RobustUpdate
+from geco_core.multipliers.saturation import SaturationWatch
+from geco_core.multipliers.state import Multipliers
+from geco_core.multipliers.update import MultiplierUpdate
+from geco_core.precision import at_least_float32
 from geco_core.reduction import is_alone, mean_over_micro_batches, mean_over_ranks
-from geco_core.robust import RobustUpdate
-from geco_core.saturation import SaturationWatch
-from geco_core.updates import MultiplierUpdate
-from geco_core.violation import (
-    Constraint,
-    at_least_float32,
-    check_keywords,
-    check_kl,
-    check_violation,
-)
+from geco_core.validation import check_kl, check_violation
 
 __all__ = ["GECO"]
 
@@ -236,7 +232,7 @@ class GECO(nn.Module):
             multiplier=self._named(multiplier),
             relative_multiplier=self._named(m.relative_multiplier(scales)),
             beta=self._named(beta),
-            feasible=self._named(average <= 0),
+            feasible=self._named(cast("Tensor", is_feasible(average / m.as_tensor(scales)))),
             saturated=self._named(m.saturated()),
             skipped=self._named(m.skipped()),
         )
@@ -257,7 +253,8 @@ class GECO(nn.Module):
         skipped = self.multipliers.skipped().tolist()
         lines = []
         for i, (name, constraint) in enumerate(self._named_modules()):
-            state = "saturated" if saturated[i] else "feasible" if average[i] <= 0 else "violated"
+            feasible = is_feasible(average[i] / scales[i])
+            state = "saturated" if saturated[i] else "feasible" if feasible else "violated"
             lines.append(
                 f"{name}: {state}, violation {average[i]:.4g} ({average[i] / scales[i]:+.2%} of "
                 f"its scale), multiplier {multiplier[i]:.4g}"

@@ -123,7 +123,7 @@ class ObjectiveConfig:
     name: Annotated[ObjectiveName, arg(aliases=["--objective"])] = "geco"
     """geco: the KL under a constraint; elbo: fixed beta; annealed-elbo: GQN's schedule."""
     constraint: Annotated[ConstraintName, arg(aliases=["--constraint"])] = "re"
-    """geco: the constraint: re, fre, cla or pncc (Table 1 of the paper)."""
+    """geco: the constraint; docs/constraints.md describes RE, FRE, CLA and PNCC."""
     kappa: Annotated[float, arg(aliases=["--kappa"])] = 0.1
     """geco: the tolerance; for re the RMS error per element, in the data's units (0 to 1)."""
     update: Literal["robust", "paper"] = "robust"

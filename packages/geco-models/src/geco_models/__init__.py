@@ -1,18 +1,27 @@
 """VAE, VAE with RealNVP flows, and ConvDraw in PyTorch, behind one model output."""
 
+from geco_models.base import AbstractVAE
 from geco_models.checkpoint import load
-from geco_models.classifiers import FeatureExtractor, SmallCNN, SmallResNet
-from geco_models.conv_draw import ConvDraw
-from geco_models.conv_lstm import ConvLSTMCell
+from geco_models.classifiers import (
+    AbstractClassifier,
+    FeatureExtractor,
+    SmallCNN,
+    SmallResNet,
+    accuracy,
+    train_classifier,
+)
+from geco_models.conv_draw import ConvDraw, ConvLSTMCell
 from geco_models.flows import AffineCoupling, RealNVP
-from geco_models.gaussian import DiagonalGaussian
+from geco_models.gaussian import DiagonalGaussian, bound_log_variance
 from geco_models.nvp_vae import NVPVAE
-from geco_models.output import ModelOutput
+from geco_models.output import ModelOutput, Posterior
 from geco_models.vae import MLPVAE, ConvVAE, LinearVAE
 
 __all__ = [
     "MLPVAE",
     "NVPVAE",
+    "AbstractClassifier",
+    "AbstractVAE",
     "AffineCoupling",
     "ConvDraw",
     "ConvLSTMCell",
@@ -21,11 +30,15 @@ __all__ = [
     "FeatureExtractor",
     "LinearVAE",
     "ModelOutput",
+    "Posterior",
     "RealNVP",
     "SmallCNN",
     "SmallResNet",
     "__version__",
+    "accuracy",
+    "bound_log_variance",
     "load",
+    "train_classifier",
 ]
 
 __version__ = "0.1.0"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from geco_models.gaussian import standard_log_prob, standard_normal
-from geco_models.model import as_positive, as_shape
+from geco_models.validation import as_positive, as_shape
 
 __all__ = ["LOG_SCALE_BOUND", "AffineCoupling", "RealNVP"]
 

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from geco_models.base import AbstractVAE
 from geco_models.flows import RealNVP
 from geco_models.gaussian import (
     DiagonalGaussian,
@@ -24,7 +25,6 @@ from geco_models.gaussian import (
     standard_log_prob,
     standard_normal,
 )
-from geco_models.model import AbstractVAE, as_positive, as_shape
 from geco_models.networks import (
     ContextEncoder,
     ConvDecoder,
@@ -35,6 +35,7 @@ from geco_models.networks import (
 )
 from geco_models.output import ModelOutput
 from geco_models.vae import Output, activate, as_output
+from geco_models.validation import as_positive, as_shape
 
 __all__ = ["NVPVAE", "FlowPlace", "FlowPosterior"]
 

@@ -1,10 +1,11 @@
-"""What every model of this package returns."""
+"""What every model of this package returns: one pass over a batch, and its posterior."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["ModelOutput"]
+__all__ = ["ModelOutput", "Posterior"]
 
 
 class ModelOutput(NamedTuple):
@@ -21,3 +22,15 @@ class ModelOutput(NamedTuple):
 
     kl_steps: Tensor | None = None
     """For recurrent models the KL of each step in nats, (batch, steps); it sums to `kl`."""
+
+
+class Posterior(Protocol):
+    """The approximate posterior q(z | x) of a batch, one density per example."""
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One latent per example, with gradients."""
+        ...
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The log-density in nats of each example at its own latent, (batch,)."""
+        ...

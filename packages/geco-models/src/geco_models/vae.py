@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from geco_models.base import AbstractVAE
 from geco_models.gaussian import DiagonalGaussian, standard_log_prob, standard_normal
-from geco_models.model import AbstractVAE, as_positive, as_shape
 from geco_models.networks import (
     ContextEncoder,
     ConvDecoder,
@@ -18,6 +18,7 @@ from geco_models.networks import (
     DenseEncoder,
 )
 from geco_models.output import ModelOutput
+from geco_models.validation import as_positive, as_shape
 
 __all__ = ["MLPVAE", "AbstractGaussianVAE", "ConvVAE", "LinearVAE", "Output"]
 

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from geco_core.constraints.frozen import check_differentiable, frozen, in_its_dtype, outputs_of
-from geco_core.constraints.inputs import accumulation_dtype, check_images, mean_per_example
+from geco_core.constraints.reductions import mean_per_example
 from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.precision import accumulation_dtype
+from geco_core.validation import check_images
 
 __all__ = ["ClassificationAccuracy"]
 

@@ -11,16 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geco_core.constraints.correlation import positive_eps
 from geco_core.constraints.frozen import check_differentiable, frozen, in_its_dtype, outputs_of
-from geco_core.constraints.inputs import (
-    accumulation_dtype,
-    check_images,
-    element_weights,
-    mean_per_example,
-)
 from geco_core.constraints.patches import box_mean, check_patches, patch_shape, rounding_floor
+from geco_core.constraints.reductions import element_weights, mean_per_example
 from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.precision import accumulation_dtype
+from geco_core.validation import check_images, positive_eps
 
 __all__ = ["FeatureReconstructionError", "LocalMoments"]
 

@@ -12,13 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from geco_core.constraints.inputs import (
-    accumulation_dtype,
-    check_images,
-    element_weights,
-    mean_per_example,
-)
+from geco_core.constraints.reductions import element_weights, mean_per_example
 from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.precision import accumulation_dtype
+from geco_core.validation import check_images
 
 __all__ = ["ReconstructionError"]
 

@@ -2,10 +2,10 @@
 
 import logging
 import math
-from numbers import Real
 from typing import Any
 
-from geco_core.violation import Constraint
+from geco_core.constraints.base import Constraint
+from geco_core.validation import valid_kappa
 
 __all__ = ["ToleranceConstraint"]
 
@@ -41,7 +41,7 @@ class ToleranceConstraint(Constraint):
 
     @kappa.setter
     def kappa(self, value: float) -> None:
-        self._kappa = _valid_kappa(value, self.kappa_limit, type(self).__name__)
+        self._kappa = valid_kappa(value, self.kappa_limit, type(self).__name__)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The tolerance and the reduction, for `state_dict`."""
@@ -78,17 +78,3 @@ class ToleranceConstraint(Constraint):
     def extra_repr(self) -> str:
         """The tolerance and the reduction."""
         return f"kappa={self._kappa:g}, reduction={self.reduction!r}"
-
-
-def _valid_kappa(value: object, limit: float, kind: str) -> float:
-    """Returns a tolerance as a float, or says what is wrong with it."""
-    allowed = "positive and finite" if limit == math.inf else f"between 0 and {limit:g} (excluded)"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"`kappa` of {kind} must be a number {allowed}, got {type(value).__name__}; convert "
-            f"tensors and texts with float()"
-        )
-    kappa = float(value)
-    if not (math.isfinite(kappa) and 0 < kappa < limit):
-        raise ValueError(f"`kappa` of {kind} must be {allowed}, got {kappa}")
-    return kappa

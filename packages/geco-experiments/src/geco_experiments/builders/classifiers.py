@@ -22,8 +22,7 @@ from geco_experiments.datasets import ImageData, SplitName
 from geco_experiments.runtime.atomic import PREFIX, writing
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.errors import RunError
-from geco_models import SmallCNN, SmallResNet
-from geco_models.classifier_training import accuracy, train_classifier
+from geco_models import SmallCNN, SmallResNet, accuracy, train_classifier
 
 __all__ = ["FEATURE_LAYERS", "FOLDER", "Judge", "frozen_classifier", "needs_classifier"]
 

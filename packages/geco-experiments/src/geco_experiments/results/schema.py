@@ -47,7 +47,7 @@ VARIABLES: dict[str, Variable] = {
     "beta": Variable(
         _STEP, "1", "KL weight of the equivalent beta-VAE (Gaussian decoder of unit variance)"
     ),
-    "feasible": Variable(_STEP, "1", "1 where the moving average is at most 0, else 0"),
+    "feasible": Variable(_STEP, "1", "1 where the moving average is <= 2% of the scale, else 0"),
     "saturated": Variable(_STEP, "1", "1 where the multiplier is at its bound and C > 0, else 0"),
     "skipped": Variable(_STEP, "1", "ascents skipped so far because a violation was not finite"),
     "learning_rate": Variable(_STEP, "1", "rate of the optimizer"),

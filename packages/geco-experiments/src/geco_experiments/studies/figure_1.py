@@ -18,10 +18,8 @@ from geco_experiments.results.findings import Table
 from geco_experiments.studies.common.profiles import Profile, geco, run_config
 from geco_experiments.studies.common.study import Drawing, Runs, Study
 from geco_experiments.studies.common.style import new_figure
-from geco_theory.latent_geometry import latent_geometry
-from geco_theory.latent_grid import gaussian_grid
-from geco_theory.latent_plots import plot_latent_geometry
-from geco_theory.latent_solver import solve_latent_grid
+from geco_theory import gaussian_grid, latent_geometry, solve_latent_grid
+from geco_theory.plots import plot_latent_geometry
 
 __all__ = ["BlurAndHoles"]
 

@@ -14,10 +14,8 @@ from geco_experiments.results.findings import Claim, Table
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.study import Drawing, Runs, Study
 from geco_experiments.studies.common.verdicts import by_share
-from geco_theory import PhaseTransitions, gaussian_grid, solve_latent_grid
-from geco_theory.latent_plots import plot_trajectories
-from geco_theory.plots import plot_phase_diagram
-from geco_theory.results import highest_maxima
+from geco_theory import PhaseTransitions, detect, gaussian_grid, solve_latent_grid
+from geco_theory.plots import plot_phase_diagram, plot_trajectories
 
 __all__ = ["PhaseDiagram"]
 
@@ -187,4 +185,4 @@ def unpack(data: xr.Dataset, name: str) -> tuple[xr.Dataset, xr.Dataset, NDArray
         {key: str(key).removeprefix(row) for key in transitions.data_vars}
         | {f"{name}_row": "transition"}
     )
-    return path, transitions, highest_maxima(path)
+    return path, transitions, detect(path["temperature"].values, path["distortion"].values)

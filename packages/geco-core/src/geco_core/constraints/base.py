@@ -1,0 +1,255 @@
+r"""What a constraint is: a module that returns one violation per example.
+
+A constraint :math:`C(x, g(z))` is satisfied where its value is at most 0. It carries three
+facts that a multiplier update and a record of a run need: its tolerance `kappa` in the units of
+the data, the positive `scale` that makes its value relative (:math:`C / \text{scale}` is free of
+units; :math:`\kappa^2` for squared errors), and the `reduction` from elements to one value per
+example, in words.
+"""
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+__all__ = [
+    "BARE",
+    "CallableConstraint",
+    "Constraint",
+    "Constraints",
+    "as_constraint",
+    "check_keywords",
+    "named_constraints",
+]
+
+
+class Constraint(nn.Module):
+    r"""The base of every constraint: subclasses implement :meth:`forward`.
+
+    Args:
+        kappa: The tolerance, in the units that the subclass documents. May be set later, for a
+            schedule; the next call of the objective uses the new value.
+    """
+
+    #: How elements become one value per example, in words; recorded with every result.
+    reduction: str = "as the constraint returns it"
+
+    #: The keywords of the batch that it takes, None where that is not known: a keyword which is
+    #: nearly one of them is then refused as a slip of the pen.
+    keywords: frozenset[str] | None = None
+
+    def __init__(self, kappa: float | None = None) -> None:
+        super().__init__()
+        self.kappa = kappa
+
+    @property
+    def scale(self) -> float:
+        r"""The positive unit :math:`s` of the relative violation :math:`C / s`."""
+        return 1.0
+
+    def forward(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
+        r"""Computes the violations.
+
+        Args:
+            x: The data, :math:`(B, *)`.
+            reconstruction: The decoder's output, :math:`(B, *)`.
+            batch: Whatever else the constraint needs (labels, masks); constraints take what
+                they know and ignore the rest.
+
+        Returns:
+            One violation per example, :math:`(B,)`, satisfied where :math:`\le 0`.
+        """
+        raise NotImplementedError
+
+    def quick_mean(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor | None:
+        """The mean violation of a batch, where that is cheaper than one value per example.
+
+        Args:
+            x: The data, as for :meth:`forward`.
+            reconstruction: The decoder's output.
+            batch: Whatever else the constraint needs.
+
+        Returns:
+            The mean of :meth:`forward` as a scalar of float32 or wider, or None, as here: then
+            :meth:`forward` is called.
+        """
+        return None
+
+    def equivalent_beta(self, multiplier: Tensor, x: Tensor) -> Tensor:
+        r"""The weight of the KL when the constraint's loss has weight 1.
+
+        Args:
+            multiplier: The multiplier :math:`\lambda` of this constraint, a scalar.
+            x: A batch of data, for its shape.
+
+        Returns:
+            :math:`1 / \lambda`; subclasses whose constraint is a Gaussian likelihood in disguise
+            return the weight of the corresponding beta-VAE instead.
+        """
+        return multiplier.reciprocal()
+
+
+class CallableConstraint(Constraint):
+    r"""Makes a constraint out of any function `(x, reconstruction, **batch) -> (batch,)`.
+
+    Args:
+        function: Returns one violation per example, satisfied where :math:`\le 0`. Keywords that
+            it does not name are not passed to it.
+        scale: The unit of its violations: what counts as a violation of 100%.
+        reduction: How elements become one value per example, in words.
+
+    Raises:
+        TypeError: If `function` cannot be called.
+        ValueError: If `scale` is not positive and finite.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        *,
+        scale: float = 1.0,
+        reduction: str = "as the function returns it",
+    ) -> None:
+        super().__init__()
+        if not callable(function):
+            raise TypeError(
+                f"`function` must be callable as (x, reconstruction, **batch), "
+                f"got {type(function).__name__}"
+            )
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"`scale` must be positive and finite, got {scale}")
+        self.function = function
+        self.reduction = reduction
+        self._scale = float(scale)
+        self.keywords = _accepted_keywords(function)
+
+    @property
+    def scale(self) -> float:
+        """The unit that was given."""
+        return self._scale
+
+    def forward(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
+        """Calls the function with the keywords that it accepts."""
+        if self.keywords is not None:
+            batch = {key: value for key, value in batch.items() if key in self.keywords}
+        violation = self.function(x, reconstruction, **batch)
+        if not isinstance(violation, Tensor):
+            raise TypeError(
+                f"a constraint must return a tensor with one violation per example, "
+                f"got {type(violation).__name__}"
+            )
+        return violation
+
+    def extra_repr(self) -> str:
+        """The name of the function, its unit and its reduction."""
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"{name}, scale={self._scale:g}, reduction={self.reduction!r}"
+
+
+def _accepted_keywords(function: Callable[..., Tensor]) -> frozenset[str] | None:
+    """The keywords that a function accepts by name, None for all of them."""
+    target = function.forward if isinstance(function, nn.Module) else function
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # builtins without a signature
+        return frozenset()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return None
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    # the first two are the data and the reconstruction
+    positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY][:2]
+    return frozenset(p.name for p in parameters if p.kind in named and p.name not in positional)
+
+
+def as_constraint(constraint: Constraint | Callable[..., Tensor]) -> Constraint:
+    """Returns a constraint unchanged and wraps any other callable.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(constraint, Constraint):
+        return constraint
+    if isinstance(constraint, type) or not callable(constraint):
+        raise TypeError(
+            f"a constraint must be a Constraint instance or a function "
+            f"(x, reconstruction, **batch) -> (batch,), got {constraint!r}"
+        )
+    return CallableConstraint(constraint)
+
+
+def check_keywords(keywords: Iterable[str], constraints: Iterable[Constraint]) -> None:
+    """Refuses a misspelt keyword, which every constraint would silently ignore.
+
+    Keywords that no constraint takes and that resemble none of theirs are fine: a loop may hand
+    its labels to every objective.
+
+    Raises:
+        TypeError: If a keyword that none takes is nearly one that some constraint takes.
+    """
+    known: set[str] = set()
+    for constraint in constraints:
+        if constraint.keywords is None:
+            return  # it may take anything
+        known |= constraint.keywords
+    for key in keywords:
+        near = [] if key in known else difflib.get_close_matches(key, sorted(known), n=1)
+        if near:
+            raise TypeError(
+                f"no constraint takes the keyword `{key}`, which is nearly `{near[0]}`; "
+                f"there are {', '.join(f'`{name}`' for name in sorted(known))}"
+            )
+
+
+#: The name in `objective.constraints` of a constraint that was given without one.
+BARE = "constraint"
+
+ConstraintLike: TypeAlias = Constraint | Callable[..., Tensor]
+Constraints: TypeAlias = (
+    ConstraintLike | Mapping[str, ConstraintLike] | Iterable[tuple[str, ConstraintLike]]
+)
+
+
+def named_constraints(constraints: Any) -> tuple[bool, dict[str, Constraint]]:
+    """Constraints by name, and whether a single one was given without a name.
+
+    Args:
+        constraints: A constraint, a mapping of them, or pairs of a name and a constraint.
+
+    Raises:
+        TypeError: If something is not a constraint.
+        ValueError: If there is none, or a name is unusable or given twice.
+    """
+    if isinstance(constraints, nn.ModuleDict):
+        constraints = dict(constraints.items())
+    if isinstance(constraints, Mapping):
+        pairs = list(constraints.items())
+    elif callable(constraints) or not isinstance(constraints, Iterable):
+        return True, {BARE: as_constraint(constraints)}
+    else:
+        pairs = [_as_pair(item) for item in constraints]
+    named: dict[str, Constraint] = {}
+    module = nn.ModuleDict()
+    for name, constraint in pairs:
+        if name in named:
+            raise ValueError(f"`constraints` has the name {name!r} twice; give each its own")
+        if not isinstance(name, str) or not name or "." in name or hasattr(module, name):
+            raise ValueError(
+                f"`constraints` must have names that are non-empty strings without dots and not "
+                f"those of a module's own attributes, got {name!r}"
+            )
+        named[name] = as_constraint(constraint)
+    if not named:
+        raise ValueError("`constraints` is empty; give at least one constraint")
+    return False, named
+
+
+def _as_pair(item: Any) -> tuple[Any, Any]:
+    if not (isinstance(item, tuple | list) and len(item) == 2):
+        raise TypeError(
+            f"`constraints` must be a constraint, a mapping from names to constraints, or pairs "
+            f"(name, constraint), got an element {item!r}"
+        )
+    return item[0], item[1]

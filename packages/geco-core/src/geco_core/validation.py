@@ -1,0 +1,168 @@
+"""Checks of what users pass.
+
+Everything here looks at shapes and dtypes only, never at values: nothing waits for the device,
+and all of it can be compiled and traced with fake tensors.
+"""
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from geco_core.precision import at_least_float32
+
+__all__ = [
+    "check_images",
+    "check_kl",
+    "check_number",
+    "check_violation",
+    "positive",
+    "positive_eps",
+    "valid_kappa",
+]
+
+
+def check_images(x: Tensor, reconstruction: Tensor, *, dimensions: tuple[int, ...] = ()) -> None:
+    """Checks that data and reconstruction are real tensors of one shape with a batch axis.
+
+    Args:
+        x: The data.
+        reconstruction: The decoder's output.
+        dimensions: The numbers of axes that are allowed, any by default.
+
+    Raises:
+        TypeError: If either is no floating-point tensor.
+        ValueError: If the shapes differ, an example has no element, or the number of axes is
+            not allowed.
+    """
+    for name, value in (("x", x), ("reconstruction", reconstruction)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}")
+        if not value.is_floating_point():
+            raise TypeError(
+                f"`{name}` must have a floating-point dtype, got {value.dtype}; convert it to "
+                f"the units of kappa first, e.g. images.float() / 255"
+            )
+    if x.shape != reconstruction.shape:
+        raise ValueError(
+            f"`x` and `reconstruction` must have the same shape, got {tuple(x.shape)} and "
+            f"{tuple(reconstruction.shape)}; nothing is broadcast here"
+        )
+    if x.ndim < 1 or any(size == 0 for size in x.shape[1:]):
+        raise ValueError(
+            f"`x` must be (batch, ...) with at least one element per example, got shape "
+            f"{tuple(x.shape)}"
+        )
+    if dimensions and x.ndim not in dimensions:
+        allowed = " or ".join(str(number) for number in dimensions)
+        raise ValueError(
+            f"`x` must have {allowed} axes (batch, channels, then space), got shape "
+            f"{tuple(x.shape)}"
+        )
+
+
+def check_kl(kl: Tensor, x: Tensor, like: Tensor | None = None) -> None:
+    """Checks that there is one KL per example.
+
+    Raises:
+        TypeError: If `kl` is not a floating-point tensor, or `x` not a tensor.
+        ValueError: If its shape is not that of the batch, the batch is empty, or its device is
+            not that of `like`.
+    """
+    # the usual case is seen at a glance; this is the hot path of a training loop
+    if type(kl) is Tensor and type(x) is Tensor and kl.dtype is torch.float32 and kl.dim() == 1:
+        fits = x.dim() > 0 and 0 < kl.shape[0] == x.shape[0]
+        if fits and (like is None or kl.device == like.device):
+            return
+    values: dict[str, object] = {"kl": kl, "x": x}
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}")
+    if not kl.is_floating_point():
+        raise TypeError(f"`kl` must have a floating-point dtype, got {kl.dtype}")
+    if kl.dim() != 1 or x.dim() == 0 or kl.shape[0] != x.shape[0]:
+        due = f"({x.shape[0]},)" if x.dim() else "(batch,)"
+        raise ValueError(
+            f"`kl` must hold one value per example, shape {due}, got {tuple(kl.shape)}; sum it "
+            f"over the latent dimensions only"
+        )
+    if kl.shape[0] == 0:
+        raise ValueError("`kl` must hold at least one example, got an empty batch")
+    if like is not None and kl.device != like.device:
+        raise ValueError(
+            f"`kl` is on {kl.device}, but the objective is on {like.device}; move it with "
+            f"objective.to({str(kl.device)!r})"
+        )
+
+
+def check_violation(violation: Tensor, kl: Tensor, name: str) -> Tensor:
+    """Checks that there is one violation per example, and returns it in at least float32.
+
+    Raises:
+        ValueError: If the shapes of `violation` and `kl` differ, naming both.
+    """
+    if violation.shape != kl.shape:
+        raise ValueError(
+            f"constraint {name!r} must return one violation per example, shape "
+            f"{tuple(kl.shape)}, but returned {tuple(violation.shape)}; reduce every axis "
+            f"except the first"
+        )
+    return at_least_float32(violation)
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Checks that a number is in [low, high).
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
+    if not low <= value < high:  # NaN included
+        allowed = f"in [{low:g}, {high:g})" if math.isfinite(high) else f"finite and >= {low:g}"
+        raise ValueError(f"`{name}` must be {allowed}, got {value}")
+
+
+def positive(name: str, value: float) -> float:
+    """Checks that a number is positive and finite, and returns it as a float.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"`{name}` must be positive and finite, got {value}")
+    return float(value)
+
+
+def positive_eps(eps: object) -> float:
+    """Checks a standard deviation that counts as flat.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is not positive and finite.
+    """
+    if isinstance(eps, bool) or not isinstance(eps, Real):
+        raise TypeError(f"`eps` must be a positive number, got {type(eps).__name__}")
+    value = float(eps)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"`eps` must be positive and finite, got {value}")
+    return value
+
+
+def valid_kappa(value: object, limit: float, kind: str) -> float:
+    """Returns a tolerance as a float, or says what is wrong with it."""
+    allowed = "positive and finite" if limit == math.inf else f"between 0 and {limit:g} (excluded)"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"`kappa` of {kind} must be a number {allowed}, got {type(value).__name__}; convert "
+            f"tensors and texts with float()"
+        )
+    kappa = float(value)
+    if not (math.isfinite(kappa) and 0 < kappa < limit):
+        raise ValueError(f"`kappa` of {kind} must be {allowed}, got {kappa}")
+    return kappa

@@ -1,0 +1,151 @@
+"""ConvDraw's networks around the steps: images to planes, the first state, canvas to image."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geco_models.conv_draw.step import DrawCore, DrawState, Offsets, Sources
+
+__all__ = ["DrawNetwork"]
+
+
+class DrawNetwork(nn.Module):
+    r"""Creates the steps of a ConvDraw model and what stands around them.
+
+    Images are folded: each block of stride times stride pixels becomes the channels of one state
+    cell. Sides that are no multiples of the stride are continued at the right and lower edge.
+
+    Args:
+        shape: The shape (C, H, W) of one image.
+        steps: The number of steps.
+        latent_channels: The channels of each latent map.
+        hidden: The channels of the recurrent states.
+        features: The channels of the features of image and context.
+        context_shape: Planes (C, H, W), a vector (F,), or None for an unconditional model.
+        shared: Whether all steps use the same weights.
+        stride: Image pixels per state cell along each side.
+        kernel: The odd side of the convolutions over states.
+        canvas: The channels of the canvas; None where the canvas is the folded image.
+
+    Attributes:
+        size: The height and width of states and latents.
+        cores: The networks of the steps: one for all, or one each.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        steps: int,
+        latent_channels: int,
+        hidden: int,
+        features: int,
+        context_shape: tuple[int, ...] | None,
+        shared: bool,
+        stride: int,
+        kernel: int,
+        canvas: int | None,
+    ) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.shape, self.stride = tuple(shape), stride
+        channels, height, width = shape
+        self.size = (math.ceil(height / stride), math.ceil(width / stride))
+        pixels = channels * stride**2
+
+        self.image_net = _planes_net(pixels, hidden, features, kernel)
+        self.context_net: nn.Module | None = None
+        context_kernel: int | None = None
+        if context_shape is not None and len(context_shape) == 1:
+            self.context_net, context_kernel = _vector_net(context_shape[0], features), 1
+        elif context_shape is not None:
+            folded = context_shape[0] * stride**2
+            self.context_net, context_kernel = (
+                _planes_net(folded, hidden, features, kernel),
+                kernel,
+            )
+        self.cores = nn.ModuleList(
+            DrawCore(pixels, canvas, latent_channels, hidden, features, kernel, context_kernel)
+            for _ in range(1 if shared else steps)
+        )
+        self.readout = None if canvas is None else nn.Conv2d(canvas, pixels, 1)
+
+        # what the first step starts from is learned, one number per position
+        self.first_canvas = nn.Parameter(torch.empty(1, canvas or pixels, *self.size))
+        self.first_prior = nn.Parameter(torch.empty(2, hidden, *self.size))
+        self.first_posterior = nn.Parameter(torch.empty(2, hidden, *self.size))
+        self.first_decoder = nn.Parameter(torch.empty(2, hidden, *self.size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Starts the picture at 0.5, the middle of the data's range, and the states near 0."""
+        nn.init.constant_(self.first_canvas, 0.5 if self.readout is None else 0.0)
+        if self.readout is not None and self.readout.bias is not None:
+            nn.init.constant_(self.readout.bias, 0.5)
+        for states in (self.first_prior, self.first_posterior, self.first_decoder):
+            # not at 0, where the weights of the first step would get no gradient
+            nn.init.normal_(states, std=0.1)
+
+    def core(self, step: int) -> DrawCore:
+        """The networks of one step."""
+        core = self.cores[step % len(self.cores)]
+        if not isinstance(core, DrawCore):
+            raise TypeError(f"`cores` must hold DrawCore modules, got {type(core).__name__}")
+        return core
+
+    def start(self) -> DrawState:
+        """The learned state before the first step, of batch size 1."""
+        states = (self.first_prior, self.first_posterior, self.first_decoder)
+        prior, posterior, decoder = ((s[:1], s[1:]) for s in states)
+        latent = self.first_canvas.new_zeros(1, self.latent_channels, *self.size)
+        return DrawState(self.first_canvas, prior, posterior, decoder, latent)
+
+    def sources(self, x: Tensor | None, context: Tensor | None) -> Sources:
+        """The planes and features of checked images and contexts, made once for all steps."""
+        planes = None
+        if self.context_net is not None and context is not None:
+            if context.dim() == 4:
+                if context.shape[2:] != self.shape[1:]:
+                    context = functional.interpolate(context, self.shape[1:], mode="area")
+                context = self.fold(context)
+            planes = self.context_net(context)
+        if x is None:
+            return Sources(None, None, planes)
+        image = self.fold(x)
+        return Sources(image, self.image_net(image), planes)
+
+    def offsets(self, sources: Sources) -> Offsets | None:
+        """The constant parts of the gates if all steps share weights; None if each has its own."""
+        return self.core(0).offsets(sources) if len(self.cores) == 1 else None
+
+    def fold(self, planes: Tensor) -> Tensor:
+        """Space to depth: (batch, C, H, W) to (batch, C stride^2, h, w)."""
+        below = self.size[0] * self.stride - planes.shape[2]
+        right = self.size[1] * self.stride - planes.shape[3]
+        if below or right:
+            planes = functional.pad(planes, (0, right, 0, below), mode="replicate")
+        return functional.pixel_unshuffle(planes, self.stride)
+
+    def picture(self, canvas: Tensor) -> Tensor:
+        """The folded image that a canvas stands for."""
+        return canvas if self.readout is None else self.readout(canvas)
+
+    def image(self, canvas: Tensor) -> Tensor:
+        """The image that a canvas stands for, (batch, C, H, W)."""
+        image = functional.pixel_shuffle(self.picture(canvas), self.stride)
+        return image[:, :, : self.shape[1], : self.shape[2]].contiguous()
+
+
+def _planes_net(channels: int, hidden: int, features: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, kernel, padding="same"),
+        nn.GELU(),
+        nn.Conv2d(hidden, features, kernel, padding="same"),
+        nn.GELU(),
+    )
+
+
+def _vector_net(features: int, hidden: int) -> nn.Sequential:
+    # planes of size 1x1: the same contribution to the gates everywhere
+    return nn.Sequential(nn.Linear(features, hidden), nn.GELU(), nn.Unflatten(1, (hidden, 1, 1)))
