@@ -6,6 +6,7 @@ are not on an index can only be resolved when they are named in the same call.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -24,10 +25,15 @@ SIBLINGS = {
     "geco-experiments": ("geco-core", "geco-models", "geco-theory"),
 }
 PACKAGES = tuple(SIBLINGS)
-TOGETHER = "together"
+CHECKS, TOGETHER = "checks", "together"
 LINTERS = ("ruff",)
-TYPE_STUBS = ("types-tqdm", "pandas-stubs")
+TYPES = ("mypy", "types-tqdm", "pandas-stubs", "distributed")
+DOCS = ("sphinx", "myst-nb", "furo", "sphinx-copybutton", "sphinx-mathjax-offline")
 PEERS = ("cooper-optim", "humancompatible-train", "zuko", "normflows", "nflows")
+# the frameworks that geco-core is shown in; a session of their own
+FRAMEWORKS = ("lightning", "accelerate", "transformers", "pytorch-ignite", "diffusers")
+LOGGERS = ("tensorboard",)
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 def group(name: str) -> list[str]:
@@ -36,30 +42,62 @@ def group(name: str) -> list[str]:
     return nox.project.dependency_groups(project, "test")
 
 
+def groups() -> list[str]:
+    """The test requirements of all packages, and of the repository's own tests."""
+    return sorted({requirement for name in PACKAGES for requirement in group(name)} | {"nox"})
+
+
 def install(session: nox.Session, *requirements: str, editable: tuple[str, ...] = ()) -> None:
     """Install everything of a session in one call, under the pins."""
     packages = [word for name in editable for word in ("-e", f"./packages/{name}")]
     session.install("-c", "constraints.txt", *packages, *requirements)
 
 
-def pytest(session: nox.Session, *args: str) -> None:
-    """Run pytest with one thread per worker, on the machine's own datasets where it has them."""
+def settings(session: nox.Session) -> None:
+    """One thread a process, no window, and the machine's own datasets where it has them."""
     session.env.setdefault("OMP_NUM_THREADS", "1")
     session.env.setdefault("MPLBACKEND", "Agg")
     home = os.environ.get("GECO_DATA_HOME")
     if home:  # a relative path must survive a change of folder
         session.env["GECO_DATA_HOME"] = str(Path(home).resolve())
+
+
+def pytest(session: nox.Session, *args: str) -> None:
+    """Run pytest with one thread per worker."""
+    settings(session)
     session.run("pytest", *args)
 
 
+def check_lint(session: nox.Session, *paths: str) -> None:
+    """Ruff's rules and its formatting."""
+    session.run("ruff", "check", *(paths or ["."]))
+    session.run("ruff", "format", "--check", *(paths or ["."]))
+
+
+def check_types(session: nox.Session, *paths: str) -> None:
+    """Mypy, strict."""
+    session.run("mypy", *(paths or [f"packages/{name}/src" for name in PACKAGES]))
+
+
+def build_docs(session: nox.Session, *args: str) -> None:
+    """The site under docs/_build/html; a warning is an error."""
+    settings(session)
+    where = ("docs", "docs/_build/html")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", *where, *args)
+
+
 @nox.session
-@nox.parametrize("scope", [TOGETHER, *PACKAGES], ids=[TOGETHER, *PACKAGES])
+@nox.parametrize("scope", [CHECKS, TOGETHER, *PACKAGES], ids=[CHECKS, TOGETHER, *PACKAGES])
 def tests(session: nox.Session, scope: str) -> None:
-    """All packages together with the repository's own tests, then each package alone."""
+    """Lint, types and docs; all packages together; each package alone. This is what CI runs."""
     args = session.posargs or ["-n", "auto"]
-    if scope == TOGETHER:
-        needs = sorted({r for name in PACKAGES for r in group(name)})
-        install(session, *needs, "nox", editable=PACKAGES)
+    if scope == CHECKS:  # one environment for the three: they need the same packages
+        install(session, *LINTERS, *TYPES, *DOCS, editable=PACKAGES)
+        check_lint(session)
+        check_types(session)
+        build_docs(session)
+    elif scope == TOGETHER:
+        install(session, *groups(), editable=PACKAGES)
         pytest(session, *args)
     else:
         install(session, *group(scope), editable=(*SIBLINGS[scope], scope))
@@ -69,9 +107,24 @@ def tests(session: nox.Session, scope: str) -> None:
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests marked `slow`: learning on real data, long crash tests (tens of minutes)."""
-    needs = sorted({r for name in PACKAGES for r in group(name)})
-    install(session, *needs, "nox", editable=PACKAGES)
+    install(session, *groups(), editable=PACKAGES)
     pytest(session, "-m", "slow", *(session.posargs or ["-n", "auto"]))
+
+
+@nox.session(python=[v for v in PYTHONS if shutil.which(f"python{v}")] or False)
+def pythons(session: nox.Session) -> None:
+    """All tests under every Python from 3.11 on that this machine has."""
+    install(session, *groups(), editable=PACKAGES)
+    pytest(session, *(session.posargs or ["-n", "auto"]))
+
+
+@nox.session
+def integrations(session: nox.Session) -> None:
+    """The recipes for other frameworks, run against the frameworks themselves."""
+    needs = {*FRAMEWORKS, *LOGGERS, *group("geco-core"), *group("geco-models")}
+    install(session, *sorted(needs), editable=("geco-core", "geco-models"))
+    session.env["GECO_REQUIRE_FRAMEWORKS"] = "1"  # here a missing one is a failure, not a skip
+    pytest(session, "packages/geco-core/tests/integrations", *session.posargs)
 
 
 @nox.session
@@ -95,15 +148,14 @@ def wheels(session: nox.Session, package: str) -> None:
 def lint(session: nox.Session) -> None:
     """Formatting and lint rules over the whole tree."""
     install(session, *LINTERS)
-    session.run("ruff", "check", *(session.posargs or ["."]))
-    session.run("ruff", "format", "--check", *(session.posargs or ["."]))
+    check_lint(session, *session.posargs)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: mypy --strict over the sources of all four packages."""
-    install(session, "mypy", *TYPE_STUBS, "distributed", editable=PACKAGES)
-    session.run("mypy", *(session.posargs or [f"packages/{name}/src" for name in PACKAGES]))
+    install(session, *TYPES, editable=PACKAGES)
+    check_types(session, *session.posargs)
 
 
 @nox.session
@@ -130,14 +182,5 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation as HTML under docs/_build."""
-    install(session, "sphinx", "myst-parser", "furo", editable=PACKAGES)
-    session.run(
-        "sphinx-build",
-        "-W",
-        "--keep-going",
-        "-b",
-        "html",
-        "docs",
-        "docs/_build/html",
-        *session.posargs,
-    )
+    install(session, *DOCS, editable=PACKAGES)
+    build_docs(session, *session.posargs)

@@ -82,6 +82,11 @@ class DatasetConfig:
         _check_types(self)
         _positive(self, "train_limit", "test_limit", "image_size")
 
+    @property
+    def has_context(self) -> bool:
+        """Whether models are given a context beside the image."""
+        return self.name == "mnist-rotate" or (self.name == "color-mnist" and self.conditional)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -118,7 +123,7 @@ class ObjectiveConfig:
     name: Annotated[ObjectiveName, arg(aliases=["--objective"])] = "geco"
     """geco: the KL under a constraint; elbo: fixed beta; annealed-elbo: GQN's schedule."""
     constraint: Annotated[ConstraintName, arg(aliases=["--constraint"])] = "re"
-    """geco: the reconstruction constraint (paper.md section 2)."""
+    """geco: the constraint; docs/constraints.md describes RE, FRE, CLA and PNCC."""
     kappa: Annotated[float, arg(aliases=["--kappa"])] = 0.1
     """geco: the tolerance; for re the RMS error per element, in the data's units (0 to 1)."""
     update: Literal["robust", "paper"] = "robust"
