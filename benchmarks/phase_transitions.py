@@ -37,13 +37,9 @@ from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
 from geco_theory import PhaseTransitions
-from geco_theory.certificate import Landscape, ascend
-from geco_theory.equal_masses import solve_equal
-from geco_theory.free_masses import solve_free
-from geco_theory.kernels import moments
-from geco_theory.mixtures import Mixture, merge_coincident
-from geco_theory.solutions import Solution
-from geco_theory.standard_data import StandardData
+from geco_theory.deterministic_annealing import solve_equal
+from geco_theory.free_energy import Mixture, Solution, StandardData, merge_coincident, moments
+from geco_theory.npmle import Landscape, ascend, solve_free
 
 DEFAULT = ("iteration", "free-600", "directions", "jobs", "equal-600", "clusterings", "growth")
 

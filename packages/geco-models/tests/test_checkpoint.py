@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from geco_models import MLPVAE, ConvVAE, LinearVAE, load
+from geco_models import MLPVAE, ConvVAE, LinearVAE, SmallCNN, load
 from geco_models import checkpoint as module
 
 
@@ -135,3 +135,68 @@ def test_a_failed_write_keeps_the_old_file(file, monkeypatch):
         LinearVAE(9, 2).save(file)
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_one_load_serves_models_and_classifiers(tmp_path):
+    SmallCNN((1, 8, 8), 3, 2).save(tmp_path / "classifier.pt")
+    assert isinstance(load(tmp_path / "classifier.pt"), SmallCNN)
+    with pytest.raises(ValueError, match=r"holds a SmallCNN, not a LinearVAE: use SmallCNN.load"):
+        LinearVAE.load(tmp_path / "classifier.pt")
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "mps", "xpu:3"])
+def test_a_device_that_is_not_here_is_named(file, device):
+    if device.startswith("mps") and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(ValueError, match=f"`map_location` is '{device}', which this") as caught:
+        load(file, map_location=device)
+    assert "damaged" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["graphics card", None, 1.5])
+def test_what_is_no_device_is_refused(file, device):
+    with pytest.raises(ValueError, match="`map_location` must be a device such as 'cpu'"):
+        load(file, map_location=device)
+
+
+WRAPPERS = {
+    "compiled": lambda name: "_orig_mod." + name,
+    "parallel": lambda name: "module." + name,
+    "parallel-compiled": lambda name: "module._orig_mod." + name,
+    "compiled-parallel": lambda name: "_orig_mod.module." + name,
+    "sharded": lambda name: "_fsdp_wrapped_module." + name,
+    "compiled-part": lambda name: name.replace("encoder.", "encoder._orig_mod."),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_names_of_wrapped_models_are_understood(wrapper):
+    source, target = MLPVAE((4,), 2, (8,)), MLPVAE((4,), 2, (8,))
+    state = {WRAPPERS[wrapper](name): value for name, value in source.state_dict().items()}
+    target.load_state_dict(state)
+    for name, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], value), name
+
+
+def test_weights_of_an_averaged_model_are_understood():
+    source, target = MLPVAE((4,), 2, (8,)), MLPVAE((4,), 2, (8,))
+    averaged = torch.optim.swa_utils.AveragedModel(source)
+    target.load_state_dict(averaged.state_dict())
+    assert torch.equal(target.reference(), source.reference())
+
+
+def test_a_model_with_a_compiled_part_is_saved_and_loaded(tmp_path):
+    model = MLPVAE((4,), 2, (8,))
+    model.encoder = torch.compile(model.encoder, backend="eager")
+    model.save(tmp_path / "model.pt")
+    loaded = load(tmp_path / "model.pt")
+    assert torch.equal(loaded.encoder.network[0].weight, model.encoder.network[0].weight)
+    model.load_state_dict(loaded.state_dict())  # and back into the compiled one
+
+
+def test_an_unknown_name_behind_a_prefix_is_still_refused():
+    model = MLPVAE((4,), 2, (8,))
+    state = {"module." + name: value for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"module\.extra is only in it"):
+        model.load_state_dict({**state, "module.extra": torch.zeros(1)})

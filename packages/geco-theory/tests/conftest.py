@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits, make_blobs
 
-from geco_theory.standard_data import StandardData
+from geco_theory.free_energy.data import StandardData
 
 PlainAscent = Callable[[np.ndarray, np.ndarray, np.ndarray, float], float]
 

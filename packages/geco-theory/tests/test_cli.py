@@ -12,12 +12,12 @@ import pytest
 import xarray as xr
 from sklearn.datasets import make_blobs
 
-from geco_theory import results
 from geco_theory.cli import main
 from geco_theory.phase_transitions import PhaseTransitions
-from geco_theory.report import render_report
-from geco_theory.results import collect, part
-from geco_theory.tables import Table
+from geco_theory.report import writing
+from geco_theory.report.collecting import collect, part
+from geco_theory.report.page import render_report
+from geco_theory.report.reading import Table
 
 X = make_blobs(24, centers=3, cluster_std=0.5, random_state=2)[0]
 
@@ -288,7 +288,7 @@ def test_a_failed_write_leaves_the_old_file(
         Path(path).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(results.xr.Dataset, "to_netcdf", fails)
+    monkeypatch.setattr(writing.xr.Dataset, "to_netcdf", fails)
     assert run(data, "--out", str(out), "--quiet") == 2
     assert (out / "analysis.nc").read_bytes() == b"old"
     assert [p.name for p in out.iterdir()] == ["analysis.nc"]

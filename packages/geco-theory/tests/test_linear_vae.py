@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, minimize
 
 from geco_theory import linear_vae_optimum
-from geco_theory.linear_vae import covariance_spectrum
+from geco_theory.linalg import covariance_spectrum
 
 MU = np.array([4.0, 2.0, 1.0, 0.5, 0.25, 0.1, 0.05, 0.02])
 spectra = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12).map(np.array)

@@ -4,7 +4,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["as_positive", "as_shape"]
+from torch import Tensor
+
+__all__ = ["as_positive", "as_shape", "check_tensor"]
 
 
 def as_positive(value: Any, name: str, minimum: int = 1) -> int:
@@ -52,3 +54,31 @@ def as_shape(shape: Any, name: str = "shape", dims: tuple[int, ...] = ()) -> tup
         wanted = " or ".join(map(str, dims)) or "at least 1"
         raise ValueError(f"`{name}` must have {wanted} dimensions, got {sizes}")
     return sizes
+
+
+def check_tensor(x: Any, name: str, shape: Sequence[int], owner: str) -> Tensor:
+    """A batch, once its type and the shape of its examples are right; values are not read.
+
+    Args:
+        x: What was passed.
+        name: The argument's name, for the message.
+        shape: The shape of one example, without the batch dimension.
+        owner: The name of the class that is asked, for the message.
+
+    Returns:
+        The same tensor.
+
+    Raises:
+        TypeError: If it is not a floating-point tensor.
+        ValueError: If its shape is not (batch, *shape).
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"`{name}` must be a torch.Tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        msg = f"`{name}` must be floating point, got {x.dtype}: 8-bit images need `x / 255`"
+        raise TypeError(msg)
+    if x.dim() != len(shape) + 1 or tuple(x.shape[1:]) != tuple(shape):
+        wanted = ", ".join(map(str, shape))
+        msg = f"`{name}` must be (batch, {wanted}) for this {owner}, got {tuple(x.shape)}"
+        raise ValueError(msg)
+    return x

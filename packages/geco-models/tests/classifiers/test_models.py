@@ -112,7 +112,7 @@ def test_round_trip_through_a_file(classifier, tmp_path):
         other.load(path)
     content = torch.load(path, weights_only=True)
     torch.save({**content, "config": {**content["config"], "width": 16}}, path)
-    with pytest.raises(ValueError, match=r"configuration and weights .* do not fit") as caught:
+    with pytest.raises(ValueError, match=r"configuration and the weights .* do not fit") as caught:
         type(classifier).load(path)
     assert "\n" not in str(caught.value)
 

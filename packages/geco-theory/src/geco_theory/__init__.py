@@ -1,16 +1,23 @@
 """The phase diagram of a dataset: fixed points, critical temperatures, rate and distortion."""
 
 from geco_theory.advice import advise
-from geco_theory.grid_errors import DifferentiableError, FeatureError, SquaredError
-from geco_theory.latent_geometry import latent_geometry
-from geco_theory.latent_grid import LatentGrid, gaussian_grid
-from geco_theory.latent_solver import solve_latent_grid
+from geco_theory.latent_grid.errors import (
+    AbstractGridError,
+    DifferentiableError,
+    FeatureError,
+    SquaredError,
+)
+from geco_theory.latent_grid.geometry import latent_geometry
+from geco_theory.latent_grid.grid import LatentGrid, gaussian_grid
+from geco_theory.latent_grid.solver import solve_latent_grid
 from geco_theory.linear_vae import LinearVAEOptimum, linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.rate_distortion import bound_margin, free_energy_bound, rate_distortion_curve
 from geco_theory.spectral import compare_spectral_clustering
+from geco_theory.transitions.detector import detect
 
 __all__ = [
+    "AbstractGridError",
     "DifferentiableError",
     "FeatureError",
     "LatentGrid",
@@ -21,6 +28,7 @@ __all__ = [
     "advise",
     "bound_margin",
     "compare_spectral_clustering",
+    "detect",
     "free_energy_bound",
     "gaussian_grid",
     "latent_geometry",

@@ -7,14 +7,13 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
+from geco_theory._typing import Array
+from geco_theory.linalg import covariance_eigenvalues
 from geco_theory.linear_vae import LinearVAEOptimum, linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.rate_distortion import rate_distortion_curve
-from geco_theory.spectrum import covariance_eigenvalues
 
 __all__ = ["advise"]
-
-Array = NDArray[np.float64]
 
 # shares of the variance that are asked for by default
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)

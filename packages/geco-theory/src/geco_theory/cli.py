@@ -10,10 +10,11 @@ from typing import Any, Self
 
 from geco_theory import __version__
 from geco_theory.phase_transitions import PhaseTransitions
-from geco_theory.plots import figure
-from geco_theory.report import render_report
-from geco_theory.results import collect, write_atomically, write_dataset, write_tables
-from geco_theory.tables import Table, read_table
+from geco_theory.plots.style import figure
+from geco_theory.report.collecting import collect
+from geco_theory.report.page import render_report
+from geco_theory.report.reading import Table, read_table
+from geco_theory.report.writing import write_atomically, write_dataset, write_tables
 
 __all__ = ["main"]
 

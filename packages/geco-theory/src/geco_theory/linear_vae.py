@@ -2,7 +2,8 @@ r"""The exact optimum of a linear VAE under a reconstruction constraint (D7, D8)
 
 For data with covariance eigenvalues :math:`\mu_j` the best rate that a linear VAE reaches under a
 summed squared error of at most :math:`D` is the rate-distortion function of the Gaussian source
-with those eigenvalues ("reverse water-filling"): a water level :math:`\theta` solves
+with those eigenvalues ("reverse water-filling", Kolmogorov 1956; Cover and Thomas 2006, section
+10.3.3): a water level :math:`\theta` solves
 
 .. math:: \sum_j \min(\theta, \mu_j) = D,
 
@@ -23,14 +24,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from geco_theory.checks import positive, whole_number
+from geco_theory.linalg import covariance_spectrum
+from geco_theory.validation import positive, whole_number
 
-__all__ = ["LinearVAEOptimum", "covariance_spectrum", "linear_vae_optimum"]
-
-# an eigenvalue this far below zero, relative to the largest, is rounding and not indefiniteness
-ROUNDING = 1e-8
+__all__ = ["LinearVAEOptimum", "linear_vae_optimum"]
 
 
 @dataclass(frozen=True)
@@ -137,56 +136,6 @@ def linear_vae_optimum(
         root_mean_square_error=tolerance,
         explained_variance=1.0 - allowed / total,
     )
-
-
-def covariance_spectrum(covariance: ArrayLike) -> NDArray[np.float64]:
-    r"""The eigenvalues of a covariance matrix, descending, rounding below zero removed.
-
-    Args:
-        covariance: a covariance matrix (d, d), or its eigenvalues (d,) in any order.
-
-    Returns:
-        The eigenvalues (d,), float64, descending, none negative.
-
-    Raises:
-        TypeError: `covariance` is not an array of real numbers.
-        ValueError: it has another shape, is empty, not finite, not symmetric, or has an
-            eigenvalue below zero by more than rounding.
-    """
-    given = np.asarray(covariance)
-    if given.dtype.kind not in "fiub":
-        raise TypeError(
-            f"`covariance` must be an array of real numbers, got dtype {given.dtype}; "
-            "pass a matrix (d, d) or its eigenvalues (d,)."
-        )
-    values: NDArray[np.float64] = given.astype(np.float64)
-    square = values.ndim == 2 and values.shape[0] == values.shape[1]
-    if values.size == 0 or not (values.ndim == 1 or square):
-        raise ValueError(
-            f"`covariance` must be a square matrix (d, d) or its eigenvalues (d,), "
-            f"got shape {values.shape}."
-        )
-    if not np.isfinite(values).all():
-        raise ValueError(
-            "`covariance` must be finite, got NaN or infinite entries; clean the data first."
-        )
-    size = float(np.abs(values).max())
-    if values.ndim == 2:
-        if float(np.abs(values - values.T).max()) > ROUNDING * size:
-            raise ValueError(
-                "`covariance` must be symmetric, got a matrix that differs from its transpose; "
-                "pass numpy.cov(X.T, bias=True), or the eigenvalues."
-            )
-        # LAPACK is only safe inside the normal range of floats
-        unit = size or 1.0
-        values = np.asarray(np.linalg.eigvalsh(values / unit) * unit, dtype=np.float64)
-    values = np.sort(values)[::-1]
-    if float(values[-1]) < -ROUNDING * max(float(values[0]), 0.0):
-        raise ValueError(
-            f"`covariance` must be positive semidefinite, got an eigenvalue of "
-            f"{float(values[-1]):.6g}; pass a covariance, or its eigenvalues."
-        )
-    return np.maximum(values, 0.0)
 
 
 def _nothing_encoded(

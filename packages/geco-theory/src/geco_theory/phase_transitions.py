@@ -11,20 +11,23 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from geco_theory.births import locate_births
-from geco_theory.checks import positive, whole_number
-from geco_theory.detector import detect, share_found
-from geco_theory.following import Solver, follow
-from geco_theory.group_changes import cool, locate_merges
-from geco_theory.kernels import log_joint
-from geco_theory.mixtures import Mixture
-from geco_theory.one_value import OneValueLimit, one_value_limit, stability_temperature
-from geco_theory.paths import path_dataset
-from geco_theory.sampling import climbing_starts
-from geco_theory.solutions import Solution
-from geco_theory.standard_data import Array, StandardData
-from geco_theory.temperatures import longest_plateau, temperature_grid
-from geco_theory.transitions import (
+from geco_theory._typing import Array
+from geco_theory.continuation import (
+    Solver,
+    follow,
+    longest_plateau,
+    path_dataset,
+    temperature_grid,
+)
+from geco_theory.free_energy.blahut_arimoto import log_joint
+from geco_theory.free_energy.data import StandardData
+from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.solution import Solution
+from geco_theory.transitions.detector import detect, share_found
+from geco_theory.transitions.locate import births_below, merges_below
+from geco_theory.transitions.splits import cool
+from geco_theory.transitions.stability import OneValueLimit, stability_temperature, top_transition
+from geco_theory.transitions.table import (
     BIRTH,
     MERGE,
     SPLIT,
@@ -33,11 +36,10 @@ from geco_theory.transitions import (
     top_transitions,
     transitions_dataset,
 )
+from geco_theory.validation import positive, whole_number
 
 _ALL_CLUSTERS = 3000  # data points up to which the path goes down to one value per point
 _DEFAULT_CLUSTERS = 500
-_STARTS = 2048  # data points that the search for the top transition starts from, at most
-_RESOLVED = 60  # values above which births are too many to be listed
 
 
 class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
@@ -157,19 +159,14 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         )
         unit = data.temperature_unit
         self.stability_temperature_ = stability_temperature(data) * unit
-        # one value explains the points worst that are farthest from it
-        starts = climbing_starts(data, -data.squares, _STARTS)
-        limit = one_value_limit(data, starts)
+        limit = top_transition(data)
         self._solutions: dict[float, Solution] = {}
         self._found = top_transitions(data, limit, births=self.masses == "free")
         top = limit.temperature * unit
         grid = temperature_grid(self.temperatures, self.stability_temperature_, top)
         try:
             self._follow(grid)
-            if self.masses == "free":
-                self._locate_births(limit)
-            elif self._directions()[0] == "heating":
-                self._locate_merges()
+            self._locate(limit)
         finally:
             if self._solutions:
                 self._finish()
@@ -272,52 +269,21 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
                 by_user = {users[s.temperature]: s for s in solutions}
                 self.cooling_path_: xr.Dataset = path_dataset(by_user, self._data.temperature_unit)
 
-    def _locate_births(self, limit: OneValueLimit) -> None:
-        """Births below the top one, as far as they can be told apart."""
-        ordered = [self._solutions[t] for t in sorted(self._solutions, reverse=True)]
-        left = self.n_transitions
+    def _locate(self, limit: OneValueLimit) -> None:
+        """Transitions below the top one; what was located stays after an interruption."""
+        path = [self._solutions[t] for t in sorted(self._solutions, reverse=True)]
         located = 0
-        for high, low in itertools.pairwise(ordered):
-            if left <= 0 or low.mixture.size > _RESOLVED:
-                break
-            if high.temperature > limit.temperature > low.temperature:
-                high = self._below_top(limit, low)
-            elif high.mixture.size == 1:
-                continue
-            births = locate_births(
-                self._data,
-                lambda t, near: self._solver.solve(t, near.mixture),
-                high,
-                low,
-                left,
-            )
-            left -= len(births)
-            located += len(births)
-            self._found.extend(birth_transition(self._data, birth) for birth in births)
-            self._report("transitions", located, located + left, low)
-
-    def _below_top(self, limit: OneValueLimit, low: Solution) -> Solution:
-        """A solution just below the top transition, with more than one value."""
-        for step in (1e-6, 1e-4, 1e-3, 1e-2):
-            temperature = limit.temperature * (1.0 - step)
-            if temperature <= low.temperature:
-                break
-            solution = self._solver.solve(temperature, self._solver.one_value())
-            if solution.mixture.size > 1:
-                return solution
-        return low
-
-    def _locate_merges(self) -> None:
-        """Merges on heating, from the top."""
-        ordered = [self._solutions[t] for t in sorted(self._solutions, reverse=True)]
-        left = self.n_transitions + 1
-        for high, low in itertools.pairwise(ordered):
-            if left <= 0:
-                break
-            changes = locate_merges(self._data, self._solver.solve, low, high, left)
-            left -= len(changes)
-            self._found.extend(change_transition(self._data, change) for change in changes)
-            self._report("transitions", self.n_transitions + 1 - left, self.n_transitions + 1, low)
+        if self.masses == "free":
+            for births, low in births_below(self._solver, path, limit, self.n_transitions):
+                self._found.extend(birth_transition(self._data, birth) for birth in births)
+                located += len(births)
+                self._report("transitions", located, self.n_transitions, low)
+        elif self._directions()[0] == "heating":
+            number = self.n_transitions + 1
+            for merges, low in merges_below(self._solver, path, number):
+                self._found.extend(change_transition(self._data, change) for change in merges)
+                located += len(merges)
+                self._report("transitions", located, number, low)
 
     def _finish(self) -> None:
         """The fitted attributes from what was solved and located."""

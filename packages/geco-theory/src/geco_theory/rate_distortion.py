@@ -18,14 +18,13 @@ strict bound; every such variable carries the attribute `search` on, which says 
 
 import numpy as np
 import xarray as xr
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.interpolate import CubicHermiteSpline
 
-from geco_theory.checks import whole_number
+from geco_theory._typing import Array
+from geco_theory.validation import whole_number
 
 __all__ = ["bound_margin", "free_energy_bound", "rate_distortion_curve"]
-
-Array = NDArray[np.float64]
 
 SQUARED = "(data unit)^2"
 ESTIMATE = "an estimate, no strict bound: ln S was looked for from a sample of the data"

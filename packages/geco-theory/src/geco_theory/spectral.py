@@ -24,16 +24,15 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 
-from geco_theory.checks import whole_number
-from geco_theory.grid_errors import squared_distances
-from geco_theory.latent_grid import require_memory
+from geco_theory._typing import Array
+from geco_theory.linalg import squared_distances
+from geco_theory.memory import require_memory
 from geco_theory.phase_transitions import PhaseTransitions
+from geco_theory.validation import whole_number
 
 __all__ = ["compare_spectral_clustering"]
 
-Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
 RIVALS = ("spectral", "kmeans", "gaussian_mixture")
 FIXED_POINTS = "fixed_points"
 

@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_blobs
 
 from geco_experiments.config import DatasetConfig
-from geco_experiments.data_home import DataHome
-from geco_experiments.findings import Claim, Table
-from geco_experiments.limits import training_matrix
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.verdicts import by_share
-from geco_theory import PhaseTransitions, gaussian_grid, solve_latent_grid
-from geco_theory.latent_plots import plot_trajectories
-from geco_theory.plots import plot_phase_diagram
-from geco_theory.results import highest_maxima
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.evaluation.bounds import training_matrix
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.profiles import Profile
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.verdicts import by_share
+from geco_theory import PhaseTransitions, detect, gaussian_grid, solve_latent_grid
+from geco_theory.plots import plot_phase_diagram, plot_trajectories
 
 __all__ = ["PhaseDiagram"]
 
@@ -186,4 +185,4 @@ def unpack(data: xr.Dataset, name: str) -> tuple[xr.Dataset, xr.Dataset, NDArray
         {key: str(key).removeprefix(row) for key in transitions.data_vars}
         | {f"{name}_row": "transition"}
     )
-    return path, transitions, highest_maxima(path)
+    return path, transitions, detect(path["temperature"].values, path["distortion"].values)

@@ -7,17 +7,15 @@ sits inside a larger module that is switched to training mode.
 """
 
 import math
-import os
 from abc import ABC
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from geco_models import checkpoint
-from geco_models.validation import as_positive, as_shape
+from geco_models.checkpoint import ConfiguredModule
+from geco_models.validation import as_positive, as_shape, check_tensor
 
 __all__ = ["AbstractClassifier", "SmallCNN", "SmallResNet"]
 
@@ -25,7 +23,7 @@ MINIMUM_SIDE = 4
 """The smallest image side that the classifiers take."""
 
 
-class AbstractClassifier(nn.Module, ABC):
+class AbstractClassifier(ConfiguredModule, ABC):
     """A classifier made of named layers.
 
     Args:
@@ -37,15 +35,9 @@ class AbstractClassifier(nn.Module, ABC):
     def __init__(
         self, shape: tuple[int, ...], config: dict[str, Any], layers: OrderedDict[str, nn.Module]
     ) -> None:
-        super().__init__()
+        super().__init__(config)
         self.shape = shape
-        self._config = config
         self.layers = nn.Sequential(layers)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor arguments, ready for JSON: `type(model)(**model.config)`."""
-        return dict(self._config)
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -114,59 +106,7 @@ class AbstractClassifier(nn.Module, ABC):
         return names
 
     def _centred(self, x: Tensor) -> Tensor:
-        owner = type(self).__name__
-        if not isinstance(x, Tensor):
-            raise TypeError(f"`x` must be a torch.Tensor, got {type(x).__name__}")
-        if not x.is_floating_point():
-            msg = f"`x` must be floating point, got {x.dtype}: 8-bit images need `x / 255`"
-            raise TypeError(msg)
-        if x.dim() != 4 or tuple(x.shape[1:]) != self.shape:
-            wanted = ", ".join(map(str, self.shape))
-            msg = f"`x` must be (batch, {wanted}) for this {owner}, got {tuple(x.shape)}"
-            raise ValueError(msg)
-        return 2 * x - 1
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes class name, configuration and weights to one file, whole or not at all.
-
-        Args:
-            path: The file; an existing one is replaced.
-        """
-        checkpoint.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], map_location: str | torch.device = "cpu") -> Self:
-        """Builds a classifier of this class from a file written by `save`.
-
-        Args:
-            path: The file.
-            map_location: The device to load to.
-
-        Returns:
-            The classifier.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a checkpoint of this class.
-        """
-        content = checkpoint.read(path, map_location)
-        if content["model"] != cls.__name__:
-            raise ValueError(f"{path} holds a {content['model']}, not a {cls.__name__}")
-        try:
-            with torch.device("meta"):
-                model = cls(**content["config"])
-            model.load_state_dict(content["state"], assign=True)
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            msg = f"{path}: configuration and weights of this {cls.__name__} do not fit: {reason}"
-            raise ValueError(msg) from error
-        return model
-
-    def extra_repr(self) -> str:
-        """The configuration and the number of parameters."""
-        items = [f"{key}={value!r}" for key, value in self._config.items()]
-        parameters = sum(math.prod(p.shape) for p in self.parameters())
-        return ", ".join([*items, f"parameters={parameters:,}"])
+        return 2 * check_tensor(x, "x", self.shape, type(self).__name__) - 1
 
 
 class SmallCNN(AbstractClassifier):

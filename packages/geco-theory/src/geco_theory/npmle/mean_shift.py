@@ -1,0 +1,197 @@
+r"""The landscape D(y) and the ascents on it: mean shift.
+
+The step :math:`y \leftarrow \sum_i r_i x_i / \sum_i r_i`, with :math:`r_i = w_i e^{-|x_i - y|^2
+/ 2T} / Z_i`, is mean shift (Fukunaga and Hostetler 1975; Cheng 1995) on data weighted by
+:math:`w_i / Z_i`, and never lowers D. It is extrapolated in squares (SQUAREM, Varadhan and Roland
+2008), taken back where D falls, and runs in single precision until climbs meet each other or a
+known maximum; every height that is reported is computed in double precision.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geco_theory._typing import Array
+from geco_theory.free_energy.blahut_arimoto import moments
+from geco_theory.free_energy.data import StandardData
+from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.parallel import over_rows
+from geco_theory.linalg import squarem
+
+_BLOCK = 2**19  # numbers in one block of pairs
+_MOST_CYCLES = 800  # of the ascent from one point
+_POINTS = 256  # points in one block
+_ROWS = 1024  # rows in one block, at least
+
+
+class Landscape:
+    r"""The function :math:`\ln D` of one solution.
+
+    Args:
+        data: The data.
+        log_z: (n,) :math:`\ln Z_i` of the solution.
+        temperature: T, in standard units.
+        dtype: Precision of the pairs.
+        workers: Threads.
+    """
+
+    def __init__(
+        self,
+        data: StandardData,
+        log_z: Array,
+        temperature: float,
+        dtype: type[np.floating] = np.float64,
+        workers: int = 1,
+    ) -> None:
+        n, r = data.rows.shape
+        offset = np.log(data.weights) - log_z - data.squares / (2 * temperature)
+        self.ceiling = float(offset.max())
+        self.left = np.empty((r + 1, n), dtype)
+        self.left[:r] = data.rows.T / temperature
+        self.left[r] = offset - self.ceiling
+        self.right = data.with_ones(dtype)
+        self.temperature = temperature
+        self.dtype = dtype
+        self.workers = workers
+
+    def step(self, points: Array) -> tuple[Array, Array]:
+        r""":math:`\ln D` at `points` (p, r), and the next point of each climb."""
+        p, r = points.shape
+        log_d = np.empty(p)
+        ahead = np.empty((p, r))
+        for begin in range(0, p, _POINTS):
+            part = np.ones((min(_POINTS, p - begin), r + 1), self.dtype)
+            part[:, :r] = points[begin : begin + _POINTS]
+            shift, sums = self._sums(part)
+            ahead[begin : begin + _POINTS] = sums[:, :r] / sums[:, r:]
+            log_d[begin : begin + _POINTS] = np.log(sums[:, r]) + shift
+        log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (2 * self.temperature)
+        return log_d, ahead
+
+    def _sums(self, part: NDArray[np.floating]) -> tuple[Array, Array]:
+        """Sums over the rows of the terms, times (x, 1), and the exponents taken out of them.
+
+        Blocks of rows stay in the cache for all points; the largest exponent grows with them.
+        """
+        rows = max(_ROWS, _BLOCK // len(part))
+
+        def stretch(first: int, last: int) -> tuple[Array, Array]:
+            shift = np.full(len(part), -np.inf)
+            sums = np.zeros((len(part), self.right.shape[1]))
+            for begin in range(first, last, rows):
+                end = min(begin + rows, last)
+                terms = part @ self.left[:, begin:end]
+                higher = np.maximum(shift, terms.max(axis=1))
+                terms -= higher[:, None].astype(self.dtype)
+                np.exp(terms, out=terms)
+                sums *= np.exp(shift - higher)[:, None]
+                sums += terms @ self.right[begin:end]
+                shift = higher
+            return shift, sums
+
+        shifts, parts = zip(*over_rows(stretch, len(self.right), self.workers), strict=True)
+        highest = np.max(shifts, axis=0)
+        scaled = [
+            np.exp(shift - highest)[:, None] * sums
+            for shift, sums in zip(shifts, parts, strict=True)
+        ]
+        return highest, np.sum(scaled, axis=0)
+
+
+def climb(
+    landscape: Landscape,
+    starts: Array,
+    known: Array,
+    cycles: int,
+    accuracy: float,
+    capture: float,
+) -> tuple[Array, Array]:
+    """Squared ascent steps; climbs that meet go on as one, arrivals at known maxima end.
+
+    Returns:
+        Points that settled or were still going, and whether each settled.
+    """
+    reach = np.sqrt(landscape.temperature)
+    points, safe, floor = starts, starts, np.full(len(starts), -np.inf)
+    ended: list[Array] = []
+    for cycle in range(cycles):
+        height, first = landscape.step(points)
+        fallen = height < floor
+        if fallen.any():  # take the extrapolation back
+            points = np.where(fallen[:, None], safe, points)
+            again, back = landscape.step(points[fallen])
+            height[fallen], first[fallen] = again, back
+        middle, second = landscape.step(first)
+        gain = middle - height
+        ahead, stretch, length = squarem(
+            points, first, second, _row_lengths, 4.0 ** min(cycle + 1, 20)
+        )
+        # what a geometric series of further gains would still bring
+        left = np.maximum(gain, length**2 / (2 * landscape.temperature)) * stretch
+        settled = (left < accuracy) & (cycle > 1)
+        settled |= (middle + 20 * left < -0.05) & (cycle > 3) & (length < 0.01 * reach)
+        if settled.any():
+            ended.append(second[settled])
+        going = ~settled
+        if cycle < 12 or cycle % 8 == 0:
+            going &= ~captured(second, known, capture * reach)
+            chosen = np.flatnonzero(going)
+            kept = distinct(second[chosen], middle[chosen], 0.4 * capture * reach)
+            going = np.zeros(len(going), dtype=bool)
+            going[chosen[kept]] = True
+        points, safe, floor = ahead[going], second[going], middle[going]
+        if len(points) == 0:
+            break
+    settled_points = np.concatenate([*ended, np.empty((0, starts.shape[1]))])
+    return settled_points, safe if len(points) else np.empty((0, starts.shape[1]))
+
+
+def _row_lengths(vectors: Array) -> Array:
+    return np.asarray(np.linalg.norm(vectors, axis=1))
+
+
+def distinct(points: Array, height: Array, distance: float) -> NDArray[np.intp]:
+    """Indices of points, highest first, none closer than `distance` to a higher one kept."""
+    order = np.argsort(-height, kind="stable")
+    if len(points) < 2:
+        return order
+    # a one-dimensional shadow: only points that are near in it can be near
+    spread = points - points.mean(axis=0)
+    axis = spread[np.argmax(np.einsum("ij,ij->i", spread, spread))]
+    size = float(np.linalg.norm(axis))
+    if size == 0.0:
+        return order[:1]
+    shadow = spread @ (axis / size)
+    by_shadow = np.argsort(shadow)
+    sorted_shadow = shadow[by_shadow]
+    low = np.searchsorted(sorted_shadow, shadow - distance)
+    high = np.searchsorted(sorted_shadow, shadow + distance, side="right")
+    alive = np.ones(len(points), dtype=bool)
+    kept = []
+    for index in order:
+        if not alive[index]:
+            continue
+        kept.append(index)
+        near = by_shadow[low[index] : high[index]]
+        if len(near) > 1:
+            gaps = points[near] - points[index]
+            alive[near[np.einsum("ij,ij->i", gaps, gaps) < distance**2]] = False
+    return np.asarray(kept)
+
+
+def captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]:
+    """Which points are closer than `distance` to a known maximum."""
+    if len(known) == 0 or len(points) == 0:
+        return np.zeros(len(points), dtype=bool)
+    gaps = np.einsum("ij,ij->i", known, known) - 2.0 * (points @ known.T)
+    least = gaps.min(axis=1) + np.einsum("ij,ij->i", points, points)
+    return np.asarray(least < distance**2)
+
+
+def climb_to_maximum(
+    data: StandardData, mixture: Mixture, temperature: float, start: Array
+) -> tuple[Array, float]:
+    r"""The local maximum of D that the ascent from one point (r,) ends in, and ln D there."""
+    landscape = Landscape(data, moments(data, mixture, temperature).log_z, temperature)
+    none = np.empty((0, len(start)))
+    points = np.concatenate(climb(landscape, start[None], none, _MOST_CYCLES, 1e-15, 5e-3))
+    return points[0], float(landscape.step(points[:1])[0][0])

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from geco_theory.free_energy.blahut_arimoto import moments
+from geco_theory.free_energy.data import StandardData
+from geco_theory.free_energy.mixture import Mixture
+from geco_theory.npmle.mean_shift import Landscape, distinct
+
+
+@pytest.fixture(scope="module")
+def one() -> Mixture:
+    return Mixture(np.zeros((1, 2)), np.ones(1))
+
+
+def test_log_d_is_its_definition(standard_blobs: StandardData, one: Mixture) -> None:
+    data, temperature = standard_blobs, 0.3
+    log_z = moments(data, one, temperature).log_z
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    gaps = np.square(data.rows[:, None] - points[None]).sum(axis=2)
+    expected = np.log(data.weights @ np.exp(-gaps / (2 * temperature) - log_z[:, None]))
+    np.testing.assert_allclose(Landscape(data, log_z, temperature).step(points)[0], expected)
+
+
+def test_distinct_points_are_the_highest_of_their_neighbourhood() -> None:
+    points = np.array([[0.0, 0.0], [0.0, 1e-4], [1.0, 0.0], [1.0, 1e-4]])
+    np.testing.assert_array_equal(distinct(points, np.array([1.0, 2.0, 4.0, 3.0]), 0.01), [2, 1])
+    np.testing.assert_array_equal(distinct(points[:1], np.array([0.0]), 0.1), [0])
+    np.testing.assert_array_equal(distinct(np.zeros((3, 2)), np.arange(3.0), 0.1), [2])
