@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from geco_core.integrations.objectives import Objective, objectives_in
+from geco_core.integrations.objectives import Objective, numbers, objectives_in
 
 try:
     from lightning.pytorch.callbacks import Callback
@@ -59,14 +59,6 @@ class GECOCallback(Callback):
             objective.step()
         every = trainer.log_every_n_steps
         if trainer.loggers and every and self._steps % every == 0:
-            numbers = self._numbers()
+            values = numbers(self._objectives, self.prefix)
             for logger in trainer.loggers:
-                logger.log_metrics(numbers, step=self._steps)
-
-    def _numbers(self) -> dict[str, float]:
-        several = len(self._objectives) > 1
-        return {
-            f"{self.prefix}{f'{name}/' if several else ''}{key}": value
-            for name, objective in self._objectives.items()
-            for key, value in objective.metrics().items()
-        }
+                logger.log_metrics(values, step=self._steps)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from geco_core.integrations.objectives import objectives_in
+from geco_core.integrations.objectives import numbers, objectives_in
 
 try:
     from transformers import TrainerCallback
@@ -54,9 +54,6 @@ class GECOCallback(TrainerCallback):
         """
         if "loss" not in kwargs["logs"]:
             return  # an evaluation
-        found = objectives_in(kwargs["model"])
-        for name, objective in found.items():
-            part = f"{name}/" if len(found) > 1 else ""
-            numbers = {f"{self.prefix}{part}{k}": v for k, v in objective.metrics().items()}
-            kwargs["logs"].update(numbers)
-            state.log_history[-1].update(numbers)
+        values = numbers(objectives_in(kwargs["model"]), self.prefix)
+        kwargs["logs"].update(values)
+        state.log_history[-1].update(values)
