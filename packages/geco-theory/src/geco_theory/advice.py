@@ -5,7 +5,6 @@ import math
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
 from sklearn.utils import check_array
 
 from geco_theory._typing import Array
@@ -169,7 +168,7 @@ def _unknown(number: int) -> dict[str, Array]:
 def _extended(analysis: PhaseTransitions, data: Array, coldest: LinearVAEOptimum) -> xr.Dataset:
     """The path, continued to where its error is below that of the smallest tolerance."""
     path = analysis.path_
-    if coldest.multiplier == 0.0:
+    if coldest.multiplier == 0.0 or analysis.masses != "free":
         return path
     if float(path["distortion"].min()) <= coldest.distortion:
         return path
@@ -177,10 +176,15 @@ def _extended(analysis: PhaseTransitions, data: Array, coldest: LinearVAEOptimum
     start, stop = coldest.water_level, float(path["temperature"].min())
     steps = max(2, math.ceil(math.log(stop / start) / COLD_STEP))
     colder = np.geomspace(start, stop, steps, endpoint=False)
-    solver = clone(analysis).set_params(
-        temperatures=colder, direction="auto", n_transitions=0, max_clusters=None, progress=None
+    solver = PhaseTransitions(
+        temperatures=colder,
+        tolerance=analysis.tolerance,
+        n_transitions=0,
+        n_jobs=analysis.n_jobs,
+        working_memory=analysis.working_memory,
     )
     merged: xr.Dataset = xr.concat([solver.fit(data).path_, path], "temperature")
+    merged["certificate"].attrs.update(path["certificate"].attrs)
     return merged
 
 
