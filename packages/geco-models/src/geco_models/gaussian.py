@@ -134,17 +134,17 @@ class DiagonalGaussian:
         scaled = (z - self.mean).square() * torch.exp(-self.log_variance)
         return -0.5 * (scaled + self.log_variance + _LOG_2_PI).flatten(1).sum(1)
 
-    def kl(self, prior: "DiagonalGaussian | None" = None) -> Tensor:
-        r"""The exact KL divergence of each row from a prior.
+    def kl_per_dimension(self, prior: "DiagonalGaussian | None" = None) -> Tensor:
+        r"""The exact KL divergence from a prior, dimension by dimension.
 
         With :math:`\delta = l - l_p` it is
-        :math:`\frac12 \sum_j (m - m_p)_j^2 e^{-l_{p,j}} + e^{\delta_j} - 1 - \delta_j`.
+        :math:`\frac12 \left((m - m_p)^2 e^{-l_p} + e^{\delta} - 1 - \delta\right)`.
 
         Args:
             prior: Gaussians of the same shape; N(0, I) if None.
 
         Returns:
-            The divergences in nats, (batch,); zero exactly where the two coincide.
+            The divergences in nats, of the shape of the mean; zero exactly where the two coincide.
         """
         if prior is None:
             distance, delta = self.mean.square(), self.log_variance
@@ -152,7 +152,18 @@ class DiagonalGaussian:
             delta = self.log_variance - prior.log_variance
             distance = (self.mean - prior.mean).square() * torch.exp(-prior.log_variance)
         # expm1 keeps the digits where the variances nearly agree
-        return 0.5 * (distance + torch.expm1(delta) - delta).flatten(1).sum(1)
+        return 0.5 * (distance + torch.expm1(delta) - delta)
+
+    def kl(self, prior: "DiagonalGaussian | None" = None) -> Tensor:
+        """The exact KL divergence of each row from a prior: the sum over its dimensions.
+
+        Args:
+            prior: Gaussians of the same shape; N(0, I) if None.
+
+        Returns:
+            The divergences in nats, (batch,).
+        """
+        return self.kl_per_dimension(prior).flatten(1).sum(1)
 
     def __repr__(self) -> str:
         return f"DiagonalGaussian(shape={tuple(self.mean.shape)}, dtype={self.mean.dtype})"
