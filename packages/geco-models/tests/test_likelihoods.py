@@ -54,9 +54,10 @@ def test_any_number_counts_as_its_nearest_level():
 
 def test_arguments_and_values_are_validated_as_in_torch():
     with pytest.raises(ValueError, match="scale"):
-        DiscretizedLogistic(torch.tensor(0.3), torch.tensor(-0.1))
+        DiscretizedLogistic(torch.tensor(0.3), torch.tensor(-0.1), validate_args=True)
+    density = DiscretizedLogistic(torch.tensor(0.3), torch.tensor(0.1), validate_args=True)
     with pytest.raises(ValueError, match="within the support"):
-        DiscretizedLogistic(torch.tensor(0.3), torch.tensor(0.1)).log_prob(torch.tensor(1.7))
+        density.log_prob(torch.tensor(1.7))
 
 
 def test_draws_are_levels_with_their_frequencies():
@@ -117,7 +118,5 @@ def test_half_precision_keeps_the_distribution_in_float32():
 
 
 def test_an_unknown_likelihood_is_refused():
-    with pytest.raises(
-        ValueError, match=r"`likelihood` must be None or one of 'bernoulli', .*'t'"
-    ):
+    with pytest.raises(ValueError, match=r"`likelihood` must be None or one .*'t'"):
         MLPVAE((6,), 3, likelihood="t")
