@@ -17,15 +17,15 @@ from pathlib import Path
 
 import torch
 
-from geco_experiments import RunConfig, checkpoints, datasets
-from geco_experiments.builders import build_model
+from geco_experiments import RunConfig, datasets
+from geco_experiments.builders.models import build_model
 from geco_experiments.config import replace
-from geco_experiments.data_home import DataHome
-from geco_experiments.distributed import Ranks
-from geco_experiments.loop import Loop
-from geco_experiments.order import Order
-from geco_experiments.progress import TqdmMeter
-from geco_experiments.training import choose_device
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.runtime.distributed import Ranks
+from geco_experiments.runtime.progress import TqdmMeter
+from geco_experiments.training import checkpoints, choose_device
+from geco_experiments.training.batch_order import Order
+from geco_experiments.training.loop import Loop
 
 
 class Bare:

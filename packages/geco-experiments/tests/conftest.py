@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from geco_experiments import config as configs
-from geco_experiments.data_home import DataHome
+from geco_experiments.datasets.home import DataHome
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def home(tmp_path):
 @pytest.fixture
 def toy_result():
     """Makes a dataset of the schema for a configuration, without a run."""
-    from geco_experiments import schema
+    from geco_experiments.results import schema
 
     def make(config, *, steps=5, value=1.0):
         data = {

@@ -14,9 +14,16 @@ from geco_experiments.config import (
     RunConfig,
     TrainingConfig,
 )
-from geco_experiments.errors import DataError, GecoError, MissingDataError, RunError, SchemaError
-from geco_experiments.results import load, open_run
-from geco_experiments.training import run
+from geco_experiments.results.combine import load
+from geco_experiments.results.store import open_run
+from geco_experiments.runtime.errors import (
+    DataError,
+    GecoError,
+    MissingDataError,
+    RunError,
+    SchemaError,
+)
+from geco_experiments.training.runner import run
 
 __all__ = [
     "DataError",

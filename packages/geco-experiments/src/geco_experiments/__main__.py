@@ -2,7 +2,7 @@
 
 import sys
 
-from geco_experiments.cli import main
+from geco_experiments.cli.entry_point import main
 
 __all__: list[str] = []
 

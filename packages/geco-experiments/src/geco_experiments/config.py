@@ -82,6 +82,11 @@ class DatasetConfig:
         _check_types(self)
         _positive(self, "train_limit", "test_limit", "image_size")
 
+    @property
+    def has_context(self) -> bool:
+        """Whether models are given a context beside the image."""
+        return self.name == "mnist-rotate" or (self.name == "color-mnist" and self.conditional)
+
 
 @dataclass(frozen=True)
 class ModelConfig:

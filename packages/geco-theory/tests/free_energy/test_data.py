@@ -48,3 +48,12 @@ def test_any_scale_gives_the_same_standard_data(power: int, seed: int) -> None:
 def test_data_that_do_not_vary_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="`X` has zero variance"):
         StandardData.from_samples(np.full((7, 3), value))
+
+
+def test_the_axes_left_out_hold_no_more_than_was_allowed() -> None:
+    data = StandardData.from_samples(np.random.default_rng(0).normal(size=(50, 6)))
+    for rest in (0.0, 0.1, 0.5, 2.0):
+        axes = data.leading_axes(rest)
+        assert axes >= 1
+        assert data.variances[axes:].sum() <= rest
+        assert axes == 1 or data.variances[axes - 1 :].sum() > rest

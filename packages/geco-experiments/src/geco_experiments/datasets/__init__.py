@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geco_experiments.config import DatasetConfig
-from geco_experiments.data_home import DataHome
 from geco_experiments.datasets import celeba, cifar, digits, mnist, olivetti
 from geco_experiments.datasets.base import Batch, ImageData, Split, SplitName
+from geco_experiments.datasets.home import DataHome
 from geco_experiments.datasets.views import ColourView, RotateView
-from geco_experiments.errors import MissingDataError
+from geco_experiments.runtime.errors import MissingDataError
 
 __all__ = [
     "NAMES",

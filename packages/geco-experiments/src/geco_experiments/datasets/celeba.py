@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from geco_experiments.data_home import DataHome
 from geco_experiments.datasets.base import ImageData, Split
 from geco_experiments.datasets.files import Array, cached
+from geco_experiments.datasets.home import DataHome
 from geco_experiments.datasets.sources import needs
-from geco_experiments.errors import DataError
+from geco_experiments.runtime.errors import DataError
 
 __all__ = ["load", "locate", "wanted"]
 

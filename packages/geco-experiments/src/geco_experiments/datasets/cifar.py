@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geco_experiments.data_home import DataHome
 from geco_experiments.datasets.base import ImageData, Split
 from geco_experiments.datasets.files import (
     CIFAR_RECORD,
@@ -16,7 +15,8 @@ from geco_experiments.datasets.files import (
     read_tar_members,
     variants,
 )
-from geco_experiments.errors import DataError
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.runtime.errors import DataError
 
 __all__ = ["load", "locate", "wanted"]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pooch
 import requests
 
-from geco_experiments.atomic import writing
-from geco_experiments.data_home import DataHome
+from geco_experiments.datasets.home import DataHome
 from geco_experiments.datasets.sources import SOURCES, Source, needs
-from geco_experiments.errors import DataError
+from geco_experiments.runtime.atomic import writing
+from geco_experiments.runtime.errors import DataError
 
 __all__ = ["fetch"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geco_experiments.atomic import write_atomic
-from geco_experiments.errors import DataError
+from geco_experiments.runtime.atomic import write_atomic
+from geco_experiments.runtime.errors import DataError
 
 __all__ = [
     "CIFAR_RECORD",

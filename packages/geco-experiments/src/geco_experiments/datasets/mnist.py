@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geco_experiments.data_home import DataHome
 from geco_experiments.datasets.base import ImageData, PlainView, Split, View
 from geco_experiments.datasets.files import read_idx, variants
-from geco_experiments.errors import DataError
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.runtime.errors import DataError
 
 __all__ = ["FILES", "FOLDERS", "load", "locate", "wanted"]
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 
-from geco_experiments.data_home import DataHome
 from geco_experiments.datasets.base import ImageData, Split
-from geco_experiments.errors import DataError
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.runtime.errors import DataError
 
 __all__ = ["load", "locate", "wanted"]
 

@@ -1,7 +1,8 @@
 """The studies: one file for each figure, table or claim."""
 
 from geco_experiments.studies.all_runs import AllRuns
-from geco_experiments.studies.base import Profile, Runs, Study
+from geco_experiments.studies.common.profiles import Profile
+from geco_experiments.studies.common.study import Runs, Study
 from geco_experiments.studies.constraints import ConstraintStudy
 from geco_experiments.studies.cost import CostOfATarget
 from geco_experiments.studies.figure_1 import BlurAndHoles
@@ -10,7 +11,7 @@ from geco_experiments.studies.figure_3 import Trajectory
 from geco_experiments.studies.figure_4 import InformationPlane
 from geco_experiments.studies.figure_5 import SameError
 from geco_experiments.studies.linear_gaussian import LinearOptimum
-from geco_experiments.studies.marginal import MarginalStudy
+from geco_experiments.studies.marginal_kl import MarginalStudy
 from geco_experiments.studies.spectral import SpectralLink
 from geco_experiments.studies.target import TargetStudy
 

@@ -10,12 +10,13 @@ import xarray as xr
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from geco_experiments.config import RunConfig
-from geco_experiments.findings import Claim, Table
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.finals import final_values
-from geco_experiments.studies.plane import margins, with_limits
-from geco_experiments.studies.style import COLORS, MODELS, new_figure, place_legend_below
-from geco_experiments.studies.verdicts import EQUAL, by_share
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.final_values import final_values
+from geco_experiments.studies.common.information_plane import margins, with_limits
+from geco_experiments.studies.common.profiles import Profile
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import COLORS, MODELS, new_figure, place_legend_below
+from geco_experiments.studies.common.verdicts import EQUAL, by_share
 
 __all__ = ["AllRuns", "outcome"]
 

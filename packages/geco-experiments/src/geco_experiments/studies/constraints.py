@@ -9,14 +9,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geco_experiments.config import ConstraintName, ModelName, ObjectiveConfig, RunConfig
-from geco_experiments.data_home import DataHome
-from geco_experiments.findings import Claim, Table
-from geco_experiments.measures import MEASURES, measure_run
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.finals import final_values, select, spread
-from geco_experiments.studies.grid import geco, run_config, seeds
-from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
-from geco_experiments.studies.verdicts import by_share, by_sign
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.evaluation.constraints import MEASURES, measure_run
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.final_values import final_values, select, spread
+from geco_experiments.studies.common.profiles import Profile, geco, run_config, seeds
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import COLORS, new_figure, place_legend_below
+from geco_experiments.studies.common.verdicts import by_share, by_sign
 
 __all__ = ["ConstraintStudy"]
 

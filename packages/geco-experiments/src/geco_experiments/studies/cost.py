@@ -7,12 +7,12 @@ import numpy as np
 import xarray as xr
 
 from geco_experiments.config import ModelName, RunConfig
-from geco_experiments.findings import Claim, Table
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.finals import final_values, select
-from geco_experiments.studies.grid import elbo, geco, run_config, seeds
-from geco_experiments.studies.style import COLORS, new_figure, place_legend
-from geco_experiments.studies.verdicts import by_sign
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.final_values import final_values, select
+from geco_experiments.studies.common.profiles import Profile, elbo, geco, run_config, seeds
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import COLORS, new_figure, place_legend
+from geco_experiments.studies.common.verdicts import by_sign
 
 __all__ = ["CostOfATarget", "next_beta"]
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 import geco_models
 from geco_experiments import datasets
 from geco_experiments.config import RunConfig
-from geco_experiments.data_home import DataHome
-from geco_experiments.findings import Table
-from geco_experiments.marginal_kl import gaussian_log_prob_matrix
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.grid import geco, run_config
-from geco_experiments.studies.style import new_figure
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.evaluation.marginal_kl import gaussian_log_prob_matrix
+from geco_experiments.results.findings import Table
+from geco_experiments.studies.common.profiles import Profile, geco, run_config
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import new_figure
 from geco_theory import gaussian_grid, latent_geometry, solve_latent_grid
 from geco_theory.plots import plot_latent_geometry
 

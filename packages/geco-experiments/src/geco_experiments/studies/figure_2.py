@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_blobs
 
 from geco_experiments.config import DatasetConfig
-from geco_experiments.data_home import DataHome
-from geco_experiments.findings import Claim, Table
-from geco_experiments.limits import training_matrix
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.verdicts import by_share
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.evaluation.bounds import training_matrix
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.profiles import Profile
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.verdicts import by_share
 from geco_theory import PhaseTransitions, detect, gaussian_grid, solve_latent_grid
 from geco_theory.plots import plot_phase_diagram, plot_trajectories
 

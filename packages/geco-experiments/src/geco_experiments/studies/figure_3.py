@@ -8,12 +8,12 @@ import numpy as np
 import xarray as xr
 
 from geco_experiments.config import ModelName, RunConfig
-from geco_experiments.findings import Claim, Table
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.grid import geco, run_config, seeds
-from geco_experiments.studies.plane import draw_limits, with_limits
-from geco_experiments.studies.style import COLORS, new_figure
-from geco_experiments.studies.verdicts import by_share
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.information_plane import draw_limits, with_limits
+from geco_experiments.studies.common.profiles import Profile, geco, run_config, seeds
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import COLORS, new_figure
+from geco_experiments.studies.common.verdicts import by_share
 
 __all__ = ["Trajectory"]
 

@@ -9,12 +9,20 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from geco_experiments.config import ModelName, RunConfig
-from geco_experiments.findings import Claim, Table
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.finals import final_values, select, spread
-from geco_experiments.studies.grid import KAPPAS, annealed, elbo, geco, run_config, seeds
-from geco_experiments.studies.plane import draw_limits, margins, with_limits
-from geco_experiments.studies.style import (
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.final_values import final_values, select, spread
+from geco_experiments.studies.common.information_plane import draw_limits, margins, with_limits
+from geco_experiments.studies.common.profiles import (
+    KAPPAS,
+    Profile,
+    annealed,
+    elbo,
+    geco,
+    run_config,
+    seeds,
+)
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import (
     COLORS,
     LABELS,
     MARKERS,
@@ -22,7 +30,7 @@ from geco_experiments.studies.style import (
     new_figure,
     place_legend_below,
 )
-from geco_experiments.studies.verdicts import by_share
+from geco_experiments.studies.common.verdicts import by_share
 
 __all__ = ["InformationPlane"]
 

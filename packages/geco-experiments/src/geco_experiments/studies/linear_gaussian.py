@@ -7,15 +7,15 @@ import numpy as np
 import xarray as xr
 
 from geco_experiments.config import ModelName, RunConfig
-from geco_experiments.data_home import DataHome
-from geco_experiments.findings import Claim, Table
-from geco_experiments.limits import training_matrix
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.finals import final_values
-from geco_experiments.studies.grid import KAPPAS, geco, run_config, seeds
-from geco_experiments.studies.plane import draw_limits, with_limits
-from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
-from geco_experiments.studies.verdicts import by_share
+from geco_experiments.datasets.home import DataHome
+from geco_experiments.evaluation.bounds import training_matrix
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.final_values import final_values
+from geco_experiments.studies.common.information_plane import draw_limits, with_limits
+from geco_experiments.studies.common.profiles import KAPPAS, Profile, geco, run_config, seeds
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import COLORS, new_figure, place_legend_below
+from geco_experiments.studies.common.verdicts import by_share
 from geco_theory import linear_vae_optimum
 
 __all__ = ["LinearOptimum"]

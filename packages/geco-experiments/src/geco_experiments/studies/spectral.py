@@ -9,11 +9,12 @@ from matplotlib.ticker import FormatStrFormatter, NullFormatter
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_blobs, make_circles, make_moons
 
-from geco_experiments.findings import Claim, Table
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.finals import spread
-from geco_experiments.studies.style import COLORS, new_figure, place_legend_below
-from geco_experiments.studies.verdicts import by_share
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.final_values import spread
+from geco_experiments.studies.common.profiles import Profile
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import COLORS, new_figure, place_legend_below
+from geco_experiments.studies.common.verdicts import by_share
 from geco_theory import PhaseTransitions, compare_spectral_clustering
 
 __all__ = ["SpectralLink", "widest_plateau"]

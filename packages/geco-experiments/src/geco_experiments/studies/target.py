@@ -9,12 +9,19 @@ import xarray as xr
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from geco_experiments.config import ModelName, RunConfig
-from geco_experiments.findings import Claim, Table
-from geco_experiments.studies.base import Drawing, Profile, Runs, Study
-from geco_experiments.studies.finals import final_values, select
-from geco_experiments.studies.grid import annealed, elbo, geco, run_config, seeds
-from geco_experiments.studies.style import COLORS, LABELS, new_figure, place_legend
-from geco_experiments.studies.verdicts import by_share
+from geco_experiments.results.findings import Claim, Table
+from geco_experiments.studies.common.final_values import final_values, select
+from geco_experiments.studies.common.profiles import (
+    Profile,
+    annealed,
+    elbo,
+    geco,
+    run_config,
+    seeds,
+)
+from geco_experiments.studies.common.study import Drawing, Runs, Study
+from geco_experiments.studies.common.style import COLORS, LABELS, new_figure, place_legend
+from geco_experiments.studies.common.verdicts import by_share
 
 __all__ = ["TargetStudy"]
 

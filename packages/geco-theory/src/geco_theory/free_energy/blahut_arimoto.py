@@ -6,6 +6,11 @@ Eqs. (3) and (4) on finitely many decoder values :math:`\psi_a` with masses :mat
     q_{ia} = \pi_a e^{-|x_i - \psi_a|^2 / 2T} / Z_i, \qquad
     Z_i = \sum_a \pi_a e^{-|x_i - \psi_a|^2 / 2T}.
 
+One pass is the E-step of EM for a Gaussian mixture of fixed variance (the :math:`q_{ia}` are its
+responsibilities), `Moments.next` its M-step: the iteration of Blahut (1972) and Arimoto (1972)
+with a support that moves. `accelerate` extrapolates it in squares (SQUAREM, Varadhan and Roland
+2008).
+
 A block of rows costs two matrix products and one exponential per pair. The exponents come out of
 the first product already shifted: :math:`-|\psi_a|^2/2T + \ln\pi_a` is appended to the values as
 a column. Memory is one block, never all pairs.
@@ -20,6 +25,7 @@ from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import LEAST_MASS, Mixture
 from geco_theory.free_energy.parallel import over_rows
+from geco_theory.linalg import squarem
 
 BLOCK_ROWS = 128
 _BLOCK_ROWS = 512
@@ -42,6 +48,10 @@ class Moments:
     means: Array
     free_energy: float
     distortion: float
+
+    def next(self) -> Mixture:
+        """The plain step: Eq. (4), and the masses that the data give (Blahut-Arimoto)."""
+        return Mixture(self.means, np.maximum(self.mass, 1e-300)).normalised()
 
 
 def log_joint(rows: Array, mixture: Mixture, temperature: float) -> Array:
@@ -168,9 +178,9 @@ def accelerate(
 
     state = at(mixture)
     for cycle in range(max_cycles):
-        first = _next(state)
+        first = state.next()
         middle = at(first)
-        second = _next(middle)
+        second = middle.next()
         trial = _extrapolate(mixture, first, second, 2.0 ** (cycle + 2))
         ahead = at(trial)
         if ahead.free_energy > middle.free_energy:
@@ -194,11 +204,6 @@ def _excess(mixture: Mixture, state: Moments, temperature: float) -> float:
     return float((here + np.einsum("ij,ij->i", gaps, gaps) / temperature).max())
 
 
-def _next(state: Moments) -> Mixture:
-    """The plain step: Eq. (4) and the masses that the data give."""
-    return Mixture(state.means, np.maximum(state.mass, 1e-300)).normalised()
-
-
 def _extrapolate(start: Mixture, first: Mixture, second: Mixture, most: float) -> Mixture:
     """The squared extrapolation of three iterates, in the values and the log masses."""
     weight = np.sqrt(start.masses)[:, None]
@@ -206,11 +211,9 @@ def _extrapolate(start: Mixture, first: Mixture, second: Mixture, most: float) -
     def stack(mixture: Mixture) -> Array:
         return np.concatenate([mixture.values, np.log(mixture.masses)[:, None]], axis=1)
 
-    one = stack(first) - stack(start)
-    change = stack(second) - stack(first) - one
-    length = float(np.linalg.norm(weight * one))
-    bend = float(np.linalg.norm(weight * change))
-    stretch = min(max(length / max(bend, 1e-300), 1.0), most)
-    ahead = stack(start) + 2 * stretch * one + stretch**2 * change
+    def norm(vectors: Array) -> Array:
+        return np.asarray(np.linalg.norm(weight * vectors))
+
+    ahead, _, _ = squarem(stack(start), stack(first), stack(second), norm, most)
     masses = np.exp(np.clip(ahead[:, -1], -600, 0.0))
     return Mixture(np.ascontiguousarray(ahead[:, :-1]), masses).normalised()

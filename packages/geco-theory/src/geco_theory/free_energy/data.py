@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from geco_theory._typing import Array
+from geco_theory.linalg import principal_axes
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class StandardData:
     def temperature_unit(self) -> float:
         """The user's temperature that is 1 in standard units: the squared scale."""
         return self.scale**2
+
+    def leading_axes(self, rest: float) -> int:
+        """How many principal axes hold all but a variance of `rest`; at least one."""
+        tail = np.cumsum(self.variances[::-1])[::-1]
+        return max(1, int(np.sum(tail > rest)))
 
     @cached_property
     def squares(self) -> Array:
@@ -105,7 +110,7 @@ class StandardData:
         centred /= spread
         size = float(np.sqrt(weights @ np.einsum("ij,ij->i", centred, centred)))
         centred /= size
-        axes, variances = _principal_axes(centred, weights)
+        axes, variances = principal_axes(centred, weights)
         return cls(
             rows=np.ascontiguousarray(centred @ axes),
             weights=weights,
@@ -127,20 +132,3 @@ def _distinct_rows(samples: Array) -> tuple[Array, NDArray[np.intp], NDArray[np.
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return samples[first[order]], rank[inverse.reshape(-1)], counts[order]
-
-
-def _principal_axes(centred: Array, weights: Array) -> tuple[Array, Array]:
-    """Axes of non-zero variance (d, r) and their variances, descending."""
-    n, d = centred.shape
-    eps = np.finfo(np.float64).eps
-    if n >= d:
-        values, vectors = linalg.eigh((centred * weights[:, None]).T @ centred)
-        values, vectors = values[::-1], vectors[:, ::-1]
-        kept = values > values[0] * eps * max(n, d)
-    else:
-        root = np.sqrt(weights)[:, None] * centred
-        vectors, singular, _ = linalg.svd(root.T, full_matrices=False)
-        values = singular**2
-        kept = singular > singular[0] * eps * max(n, d)
-    kept[0] = True
-    return np.ascontiguousarray(vectors[:, kept]), np.maximum(values[kept], 0.0)

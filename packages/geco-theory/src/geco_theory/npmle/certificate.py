@@ -1,5 +1,8 @@
 r"""The certificate of the global optimum, and the births that it points to [D9].
 
+The gradient function of the NPMLE (Lindsay 1983), the optimality condition of Kiefer and Wolfowitz
+(1956); as a bound on the rate it is the dual of Csiszar (1974).
+
 A distribution of decoder values is optimal iff :math:`S = \sup_y D(y) \le 1`,
 
 .. math:: D(y) = \sum_i w_i e^{-|x_i - y|^2 / 2T} / Z_i .

@@ -1,6 +1,6 @@
 """The global optimum at one temperature: free masses, with its certificate [D9].
 
-Rounds of: plain steps, Newton steps on values and masses together (`second_order`), ascent for
+Rounds of: plain steps, Newton steps on values and masses together (`joint_newton`), ascent for
 the certificate, births where it exceeds 1. Values that are about to coincide are merged; if that
 was wrong the certificate says so, and the next round merges more carefully.
 """
@@ -95,7 +95,7 @@ def _relax(
         work["passes"] += 1
         last, fall = fall, previous - state.free_energy / temperature
         previous = state.free_energy / temperature
-        mixture = Mixture(state.means, state.mass)
+        mixture = state.next()
         mixture = mixture.select(mixture.masses > LEAST_MASS).normalised()
         if step + 1 >= steps and not (fall < 0.05 * last and fall > 1e-15):
             break  # goes on only while it converges fast by itself, as at low temperatures

@@ -101,8 +101,7 @@ class _Builder:
         q: Array,
         least: float,
     ) -> None:
-        tail = np.cumsum(data.variances[::-1])[::-1]
-        axes = max(1, int(np.sum(tail > _FLAT * temperature)))
+        axes = data.leading_axes(_FLAT * temperature)
         n, k = q.shape
         self.least = np.float32(max(least, 1e-4))
         self.temperature = np.float32(temperature)

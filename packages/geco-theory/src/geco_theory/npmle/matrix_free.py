@@ -1,6 +1,6 @@
 r"""Free masses where the data are too many for a factored Newton step.
 
-Rounds of: Newton steps by conjugate gradients (`moving_masses`), a Newton step on the masses
+Rounds of: Newton steps by conjugate gradients (`joint_newton_cg`), a Newton step on the masses
 alone, which drops values, ascent for the certificate, births. Of n x k numbers only the posteriors
 of one mixture are kept, in single precision and if they fit into the memory. Where the tolerance
 allows, pairs are taken in single precision, sums in double; F, RE, KL and every height that is
@@ -120,7 +120,7 @@ class _Lean:
             mixture = merge_coincident(mixture, _MERGE[min(attempt, len(_MERGE) - 1)] * self.reach)
             if mixture.size > 1:
                 mixture = solve_masses(
-                    self.data, mixture, self.temperature, self.work, self.workers
+                    self.data, mixture, self.temperature, self.work, workers=self.workers
                 )
             state = self._state(mixture)
             rough = max(0.1 * tolerance, 0.03 * min(best, 1.0))

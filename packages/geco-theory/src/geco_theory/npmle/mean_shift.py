@@ -15,6 +15,7 @@ from geco_theory.free_energy.blahut_arimoto import moments
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
 from geco_theory.free_energy.parallel import over_rows
+from geco_theory.linalg import squarem
 
 _BLOCK = 2**19  # numbers in one block of pairs
 _MOST_CYCLES = 800  # of the ascent from one point
@@ -121,17 +122,13 @@ def climb(
             height[fallen], first[fallen] = again, back
         middle, second = landscape.step(first)
         gain = middle - height
-        one = first - points
-        change = second - first - one
-        length = np.linalg.norm(one, axis=1)
-        bend = np.linalg.norm(change, axis=1)
-        stretch = np.maximum(length / np.maximum(bend, 1e-300), 1.0)
+        ahead, stretch, length = squarem(
+            points, first, second, _row_lengths, 4.0 ** min(cycle + 1, 20)
+        )
         # what a geometric series of further gains would still bring
         left = np.maximum(gain, length**2 / (2 * landscape.temperature)) * stretch
         settled = (left < accuracy) & (cycle > 1)
         settled |= (middle + 20 * left < -0.05) & (cycle > 3) & (length < 0.01 * reach)
-        stretch = np.minimum(stretch, 4.0 ** min(cycle + 1, 20))[:, None]
-        ahead = points + 2 * stretch * one + stretch**2 * change
         if settled.any():
             ended.append(second[settled])
         going = ~settled
@@ -146,6 +143,10 @@ def climb(
             break
     settled_points = np.concatenate([*ended, np.empty((0, starts.shape[1]))])
     return settled_points, safe if len(points) else np.empty((0, starts.shape[1]))
+
+
+def _row_lengths(vectors: Array) -> Array:
+    return np.asarray(np.linalg.norm(vectors, axis=1))
 
 
 def distinct(points: Array, height: Array, distance: float) -> NDArray[np.intp]:

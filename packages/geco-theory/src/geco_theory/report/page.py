@@ -30,7 +30,7 @@ def render_report(results: xr.Dataset) -> str:
     """Render the page.
 
     Args:
-        results: what `geco_theory.results.collect` returned (or a saved one, read again).
+        results: what `geco_theory.report.collect` returned (or a saved one, read again).
 
     Returns:
         HTML that needs no other file and no network.

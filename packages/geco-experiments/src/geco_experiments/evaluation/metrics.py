@@ -1,0 +1,169 @@
+"""What a finished model reaches on a whole split: errors, KL, likelihoods, marginal KL."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geco_experiments.builders.models import model_input
+from geco_experiments.config import RunConfig
+from geco_experiments.datasets import ImageData, SplitName
+from geco_experiments.evaluation.marginal_kl import MarginalKL, marginal_kl
+from geco_experiments.runtime.distributed import Ranks
+from geco_experiments.runtime.random_streams import stream_seed
+
+__all__ = ["Evaluation", "evaluate", "gaussian_nll"]
+
+PAIRWISE = 100
+"""Posteriors in the marginal KL of models without a closed-form density matrix."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over one split with fresh latents for every image.
+
+    Attributes:
+        images: Number of images.
+        elements: Elements per image.
+        mse: Mean squared error per element; its root is the RMS error that kappa speaks of.
+        kl: Mean KL per image, nats.
+        kl_error: Standard error of that mean over images, nats.
+        kl_steps: The KL of each recurrent step, nats, or None.
+        violations: Mean violation of each of the constraints, in their order.
+        marginal: The marginal KL, or None where it is not defined or not asked for.
+    """
+
+    images: int
+    elements: int
+    mse: float
+    kl: float
+    kl_error: float
+    kl_steps: tuple[float, ...] | None
+    violations: tuple[float, ...]
+    marginal: MarginalKL | None
+
+    @property
+    def rms_error(self) -> float:
+        """Root mean squared error per element."""
+        return math.sqrt(self.mse)
+
+    @property
+    def constraint(self) -> float:
+        """Mean violation of the run's own constraint, or NaN."""
+        return self.violations[0] if self.violations else math.nan
+
+
+def gaussian_nll(mse: float, elements: int, variance: float = 1.0) -> float:
+    r"""Negative log-likelihood per image in nats of a Gaussian decoder.
+
+    :math:`\frac d2 \ln(2 \pi \sigma^2) + \frac{d \cdot MSE}{2 \sigma^2}`.
+    """
+    return 0.5 * elements * (math.log(2 * math.pi * variance) + mse / variance)
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any,
+    constraints: Mapping[str, Callable[..., Tensor]],
+    data: ImageData,
+    split: SplitName,
+    config: RunConfig,
+    ranks: Ranks,
+    autocast: Any,
+) -> Evaluation:
+    """Evaluate a model on a whole split.
+
+    Batches are of fixed size with seeds of their own, so that the result does not depend on how
+    many processes share the work, up to the order of sums.
+
+    Args:
+        model: The trained model.
+        constraints: Those whose violations are measured, by name: `(x, reconstruction, *, labels)`
+            to one number per example.
+        data: The dataset.
+        split: Which part.
+        config: The run.
+        ranks: The processes that share the work.
+        autocast: A context manager factory for the forward pass.
+    """
+    count = len(data.split(split))
+    device = data.split(split).images.device
+    size = config.training.evaluation_batch_size
+    which = 0 if split == "train" else 1
+    generator = torch.Generator(device)
+    sums: Tensor | None = None
+    elements = 0
+    measured = list(constraints.values())
+    for index, start in enumerate(range(0, count, size)):
+        if index % ranks.world != ranks.rank:
+            continue
+        generator.manual_seed(stream_seed(config.seed, 3, which, index))
+        rows = torch.arange(start, min(start + size, count))
+        batch = data.batch(split, rows)
+        x = batch.images
+        with autocast():
+            out = model(model_input(config.model, x), batch.context, generator)
+        reconstruction = out.reconstruction.float().reshape(x.shape)
+        elements = x[0].numel()
+        kl = out.kl.double()
+        parts = [
+            (x - reconstruction).double().square().sum()[None] / elements,
+            kl.sum()[None],
+            kl.square().sum()[None],
+        ]
+        for constraint in measured:
+            violation = constraint(x, reconstruction, labels=batch.labels)
+            parts.append(violation.double().sum()[None])
+        if out.kl_steps is not None:
+            parts.append(out.kl_steps.double().sum(0))
+        total = torch.cat(parts)
+        sums = total if sums is None else sums + total
+    sums, elements = _joined(sums, elements, ranks, device)
+    means = (sums / count).tolist()
+    mse, kl_mean, kl_square = means[:3]
+    steps = means[3 + len(measured) :]
+    return Evaluation(
+        images=count,
+        elements=elements,
+        mse=mse,
+        kl=kl_mean,
+        kl_error=math.sqrt(max(kl_square - kl_mean**2, 0.0) / count),
+        kl_steps=tuple(steps) or None,
+        violations=tuple(means[3 : 3 + len(measured)]),
+        marginal=_marginal(model, data, split, config, which),
+    )
+
+
+def _joined(
+    sums: Tensor | None, elements: int, ranks: Ranks, device: torch.device
+) -> tuple[Tensor, int]:
+    # a rank without a batch of its own must still take part, with zeros of the right length
+    if ranks.world > 1:
+        length = torch.tensor([0 if sums is None else len(sums), elements], device=device)
+        torch.distributed.all_reduce(length, op=torch.distributed.ReduceOp.MAX)
+        if sums is None:
+            sums = torch.zeros(int(length[0]), dtype=torch.float64, device=device)
+        elements = int(length[1])
+    if sums is None:
+        raise ValueError("the split must hold at least one image; got none")
+    return ranks.sum(sums), elements
+
+
+def _marginal(
+    model: Any, data: ImageData, split: SplitName, config: RunConfig, which: int
+) -> MarginalKL | None:
+    wanted = min(config.training.marginal_samples, len(data.split(split)))
+    if wanted == 0:
+        return None
+    device = data.split(split).images.device
+    generator = torch.Generator(device).manual_seed(stream_seed(config.seed, 4, which))
+    batch = data.batch(split, torch.arange(wanted))
+    x = model_input(config.model, batch.images)
+    posterior = model.posterior(x[:1], None if batch.context is None else batch.context[:1])
+    if not (hasattr(posterior, "mean") and hasattr(posterior, "log_variance")):
+        batch = data.batch(split, torch.arange(min(wanted, PAIRWISE)))
+        x = model_input(config.model, batch.images)
+    return marginal_kl(model, batch, x, generator)

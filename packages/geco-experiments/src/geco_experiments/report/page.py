@@ -1,0 +1,167 @@
+"""One self-contained HTML page from a folder of studies and runs.
+
+The page reads `studies/*/study.json` and the attributes of `runs/*/run.nc`; it computes nothing.
+Figures are inlined, nothing is fetched, no script runs: the file can be mailed or archived.
+"""
+
+import base64
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import xarray as xr
+
+from geco_experiments import __version__
+from geco_experiments.results.findings import Findings, read_findings
+from geco_experiments.runtime.atomic import write_text_atomic
+from geco_experiments.runtime.errors import GecoError
+
+__all__ = ["ReportError", "build_report", "read_studies"]
+
+TITLE = "GECO: the figures of “Taming VAEs”, remade"
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+_NUMBER = re.compile(r"[-+−±≤≥<>~]?\s?[\d.,]+([eE][-+]?\d+)?\s?(%|s|nats|±.*)?$")
+
+
+class ReportError(GecoError):
+    """The folder holds nothing to report, or something in it cannot be read."""
+
+
+def build_report(folder: Path, *, title: str = TITLE) -> Path:
+    """Write `index.html` into a results folder.
+
+    Args:
+        folder: the folder that `geco reproduce` or `geco run` wrote to, with `studies/` and
+            `runs/` in it (either may be missing, not both).
+        title: the page's heading.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ReportError: there is nothing to report, or a study's files are damaged.
+    """
+    studies = read_studies(folder)
+    runs = [_run_row(path) for path in sorted((folder / "runs").glob("*/run.nc"))]
+    if not studies and not runs:
+        msg = (
+            f"{folder} holds neither studies/*/study.json nor runs/*/run.nc: "
+            "make some with `geco reproduce --out DIR` or `geco run --out DIR`"
+        )
+        raise ReportError(msg)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("geco_experiments"),
+        autoescape=jinja2.select_autoescape(default=True),
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.tests["numberlike"] = lambda cell: bool(_NUMBER.match(str(cell)))
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        lead=_lead(studies),
+        provenance=_provenance(studies, runs),
+        claims=[(study, claim) for study in studies for claim in study.claims],
+        studies=studies,
+        images={
+            (study.name, figure.file): _inline(folder / "studies" / study.name / figure.file)
+            for study in studies
+            for figure in study.figures
+        },
+        runs=runs,
+        closing=(
+            "Method: Danilo Jimenez Rezende and Fabio Viola, “Taming VAEs”, arXiv:1810.00597. "
+            "Marks: [paper] seen in the paper, [second-hand] reported by its readers, "
+            "[derived] a result of this project, [ours] a choice of this project."
+        ),
+    )
+    path = folder / "index.html"
+    write_text_atomic(path, page)
+    return path
+
+
+def read_studies(folder: Path) -> list[Findings]:
+    """What the studies of a results folder found, in the order of the page.
+
+    Raises:
+        ReportError: a study's file is damaged.
+    """
+    try:
+        found = [read_findings(path) for path in (folder / "studies").glob("*/study.json")]
+    except ValueError as error:
+        raise ReportError(str(error)) from error
+    return sorted(found, key=lambda study: (study.order, study.name))
+
+
+def _inline(path: Path) -> str:
+    if path.suffix not in MEDIA_TYPES:
+        msg = f"{path.name} is no figure the report can show: allowed are {sorted(MEDIA_TYPES)}"
+        raise ReportError(msg)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        msg = f"the figure {path} cannot be read ({error.strerror}): run its study again"
+        raise ReportError(msg) from error
+    return f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _run_row(path: Path) -> dict[str, str]:
+    """The name, a summary, the configuration and the origin of one finished run."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as run:
+            attributes: dict[str, Any] = dict(run.attrs)
+            numbers = {
+                label: float(run[name].sel(split=split))
+                for label, name, split in (
+                    ("train_rms", "final_rms_error", "train"),
+                    ("test_rms", "final_rms_error", "test"),
+                    ("train_kl", "final_kl", "train"),
+                )
+                if name in run
+            }
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read as a run ({error}): move it away and run it again"
+        raise ReportError(msg) from error
+    config = json.loads(str(attributes.get("config", "{}")))
+    shown = {
+        "train_rms": "RMS error {:.4f}",
+        "test_rms": "held out {:.4f}",
+        "train_kl": "KL {:.1f}",
+    }
+    origin = [
+        f"{label} {attributes[key]}"
+        for key, label in (
+            ("created", "made"),
+            ("hardware", "on"),
+            ("versions", "with"),
+            ("git_commit", "commit"),
+        )
+        if attributes.get(key)
+    ]
+    return {
+        "name": path.parent.name,
+        "summary": ", ".join(shown[name].format(value) for name, value in numbers.items()),
+        "config": json.dumps(config, indent=1, ensure_ascii=False),
+        "provenance": "; ".join(origin),
+    }
+
+
+def _lead(studies: list[Findings]) -> str:
+    if not studies:
+        return "The runs of this folder, with the configuration that made each."
+    return (
+        "GECO trains a variational autoencoder to a reconstruction error that is asked for, in "
+        "the units of the data, by adapting the multiplier of a constraint. This page remakes the "
+        "paper's figures and says for each claim whether it holds here, and by how much."
+    )
+
+
+def _provenance(studies: list[Findings], runs: list[dict[str, str]]) -> str:
+    profiles = sorted({study.profile for study in studies if study.profile})
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    parts = [f"Made {made} with geco-experiments {__version__}"]
+    if profiles:
+        parts.append(f"profile {', '.join(profiles)}")
+    parts.append(f"{len(studies)} studies from {len(runs)} runs")
+    return "; ".join(parts) + "."

@@ -1,0 +1,1 @@
+"""What every run needs beside its mathematics: files, processes, random streams, progress."""

@@ -1,0 +1,152 @@
+"""A finished run as a dataset of the schema: history, final metrics, pictures, provenance."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geco_experiments.builders.models import model_input
+from geco_experiments.datasets import SplitName
+from geco_experiments.evaluation.metrics import Evaluation, evaluate, gaussian_nll
+from geco_experiments.results import schema
+from geco_experiments.results.provenance import provenance
+from geco_experiments.runtime.random_streams import stream_seed
+from geco_experiments.training.history import FIELDS
+from geco_experiments.training.loop import Loop, learning_rate
+
+__all__ = ["EXAMPLES", "finished_run"]
+
+EXAMPLES = 16
+SPLITS: tuple[SplitName, SplitName] = ("train", "test")
+
+
+def finished_run(loop: Loop) -> xr.Dataset:
+    """Evaluate the model of a finished loop and lay everything out as in `schema`.
+
+    All processes of the run must call it together.
+    """
+    model = loop.model.eval()
+    loop.objective.eval()
+    parts = [
+        evaluate(
+            model,
+            loop.objective.constraints,
+            loop.data,
+            split,
+            loop.config,
+            loop.ranks,
+            loop.autocast,
+        )
+        for split in SPLITS
+    ]
+    coordinates: dict[str, Any] = {"step": loop.history.steps, "split": list(SPLITS)}
+    data = _history(loop) | _final(parts) | _pictures(loop)
+    draw_values = loop.history.draw_values
+    if draw_values is not None:
+        data["kl_steps"] = draw_values.cpu().numpy()
+        data["final_kl_steps"] = [part.kl_steps for part in parts]
+        coordinates["draw_step"] = np.arange(1, draw_values.shape[1] + 1)
+    data["final_beta"] = data["beta"][-1]
+    data["final_multiplier"] = data["multiplier"][-1]
+    data["parameters"] = sum(p.numel() for p in model.parameters())
+    data["seconds"] = loop.seconds
+    dataset = schema.describe(data, coordinates)
+    dataset.attrs = attributes(loop)
+    return dataset
+
+
+def attributes(loop: Loop) -> dict[str, Any]:
+    """What was run, on which data, in which units, by what."""
+    config, data = loop.config, loop.data
+    constraints = list(loop.objective.constraints.values())
+    attrs: dict[str, Any] = {
+        "schema": schema.SCHEMA,
+        "schema_version": schema.VERSION,
+        "title": f"{config.objective_label} on {config.dataset.name} with {config.model.name}",
+        "name": config.name,
+        "config": config.to_json(),
+        "dataset": config.dataset.name,
+        "model": config.model.name,
+        "objective": config.objective_label,
+        "kappa": config.kappa,
+        "seed": config.seed,
+        "data_sha256": data.fingerprint(),
+        "data_scale": data.scale,
+        "data_preprocessing": data.preprocessing,
+        "data_view": data.view.note,
+        "units": "pixels in [0, 1]; KL and likelihoods in nats per image",
+        "processes": loop.ranks.world,
+        "references": "Rezende and Viola, Taming VAEs, arXiv:1810.00597",
+        **provenance(loop.device),
+    }
+    if constraints:
+        attrs["constraint_reduction"] = str(constraints[0].reduction)
+    if loop.judge is not None:
+        attrs["classifier_accuracy"] = loop.judge.accuracy
+    return attrs
+
+
+def _history(loop: Loop) -> dict[str, Any]:
+    columns = loop.history.values.cpu().numpy()
+    data = {name: columns[:, index] for index, name in enumerate(FIELDS)}
+    data["rms_error"] = np.sqrt(data.pop("squared_error"))
+    rates = [learning_rate(loop.config, int(step) - 1) for step in loop.history.steps]
+    data["learning_rate"] = np.array(rates)
+    return data
+
+
+def _final(parts: list[Evaluation]) -> dict[str, Any]:
+    variance = parts[0].mse
+    data: dict[str, Any] = {
+        "images": [part.images for part in parts],
+        "elements": parts[0].elements,
+        "final_mse": [part.mse for part in parts],
+        "final_rms_error": [part.rms_error for part in parts],
+        "final_constraint": [part.constraint for part in parts],
+        "final_kl": [part.kl for part in parts],
+        "final_kl_error": [part.kl_error for part in parts],
+        "final_nll": [gaussian_nll(part.mse, part.elements) for part in parts],
+        "final_nll_fitted": [gaussian_nll(part.mse, part.elements, variance) for part in parts],
+        "marginal_posteriors": [
+            part.marginal.posteriors if part.marginal else 0 for part in parts
+        ],
+    }
+    for name in (
+        "marginal_kl", "marginal_kl_error", "mutual_information", "mutual_information_error",
+    ):  # fmt: skip
+        data[name] = [getattr(part.marginal, name) if part.marginal else np.nan for part in parts]
+    return data
+
+
+@torch.no_grad()
+def _pictures(loop: Loop) -> dict[str, Any]:
+    """The first images of both parts, their reconstructions, and samples of the model."""
+    shape = loop.data.shape
+    generator = torch.Generator(loop.device).manual_seed(stream_seed(loop.config.seed, 7))
+    rows = torch.arange(min(EXAMPLES, *(len(loop.data.split(split)) for split in SPLITS)))
+    inputs, reconstructions = [], []
+    context: Tensor | None = None
+    for split in SPLITS:
+        batch = loop.data.batch(split, rows)
+        x = model_input(loop.config.model, batch.images)
+        with loop.autocast():
+            out = loop.model(x, batch.context, generator)
+        inputs.append(_bytes(x, shape))
+        reconstructions.append(_bytes(out.reconstruction, shape))
+        context = batch.context
+    with loop.autocast():
+        samples = loop.model.sample(len(rows), context, generator)
+    return {
+        "inputs": np.stack(inputs),
+        "reconstructions": np.stack(reconstructions),
+        "samples": _bytes(samples, shape),
+    }
+
+
+def _bytes(images: Tensor, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    scaled = images.float().reshape(-1, *shape).clamp(0, 1).mul(255).round()
+    array: NDArray[np.uint8] = scaled.to(torch.uint8).cpu().numpy()
+    return array
