@@ -11,9 +11,10 @@ from geco_models.classifiers import (
     train_classifier,
 )
 from geco_models.conv_draw import ConvDraw, ConvLSTMCell
+from geco_models.discretized_logistic import DiscretizedLogistic
 from geco_models.flows import AffineCoupling, RealNVP
 from geco_models.gaussian import DiagonalGaussian, bound_log_variance
-from geco_models.likelihoods import DiscretizedLogistic, bits_per_dimension
+from geco_models.likelihoods import bits_per_dimension
 from geco_models.nvp_vae import NVPVAE
 from geco_models.output import ModelOutput, Posterior, active_units
 from geco_models.tolerance import ToleranceModulation
