@@ -9,11 +9,13 @@ known maximum; every height that is reported is computed in double precision.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.blahut_arimoto import moments
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.pairs import expansion_holds, exponents
 from geco_theory.free_energy.parallel import over_rows
 from geco_theory.linalg import squarem
 
@@ -43,18 +45,25 @@ class Landscape:
         workers: int = 1,
     ) -> None:
         n, r = data.rows.shape
+        self.exact = not expansion_holds(data.largest_square, temperature)
+        self.temperature = temperature
+        self.workers = workers
+        self.rows = data.rows
+        if self.exact:
+            self.offset = np.log(data.weights) - log_z
+            return
         offset = np.log(data.weights) - log_z - data.squares / (2 * temperature)
         self.ceiling = float(offset.max())
         self.left = np.empty((r + 1, n), dtype)
         self.left[:r] = data.rows.T / temperature
         self.left[r] = offset - self.ceiling
         self.right = data.with_ones(dtype)
-        self.temperature = temperature
         self.dtype = dtype
-        self.workers = workers
 
     def step(self, points: Array) -> tuple[Array, Array]:
         r""":math:`\ln D` at `points` (p, r), and the next point of each climb."""
+        if self.exact:
+            return self._exact_step(points)
         p, r = points.shape
         log_d = np.empty(p)
         ahead = np.empty((p, r))
@@ -65,6 +74,23 @@ class Landscape:
             ahead[begin : begin + _POINTS] = sums[:, :r] / sums[:, r:]
             log_d[begin : begin + _POINTS] = np.log(sums[:, r]) + shift
         log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (2 * self.temperature)
+        return log_d, ahead
+
+    def _exact_step(self, points: Array) -> tuple[Array, Array]:
+        """The same from the differences of all pairs."""
+        log_d, ahead = np.empty(len(points)), np.empty(points.shape)
+
+        def stretch(first: int, last: int) -> None:
+            for begin in range(first, last, _POINTS):
+                block = slice(begin, min(begin + _POINTS, last))
+                terms = self.offset - exponents(points[block], self.rows, self.temperature)
+                shift = terms.max(axis=1)
+                terms = np.exp(terms - shift[:, None])
+                total = terms.sum(axis=1)
+                log_d[block] = shift + np.log(total)
+                ahead[block] = (terms @ self.rows) / total[:, None]
+
+        over_rows(stretch, len(points), self.workers, least=_POINTS)
         return log_d, ahead
 
     def _sums(self, part: NDArray[np.floating]) -> tuple[Array, Array]:
@@ -182,8 +208,11 @@ def captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]:
     """Which points are closer than `distance` to a known maximum."""
     if len(known) == 0 or len(points) == 0:
         return np.zeros(len(points), dtype=bool)
-    gaps = np.einsum("ij,ij->i", known, known) - 2.0 * (points @ known.T)
-    least = gaps.min(axis=1) + np.einsum("ij,ij->i", points, points)
+    squares = np.einsum("ij,ij->i", points, points)
+    own = np.einsum("ij,ij->i", known, known)
+    if not expansion_holds(max(squares.max(), own.max()), distance**2):
+        return np.asarray(cdist(points, known, "sqeuclidean").min(axis=1) < distance**2)
+    least = (own - 2.0 * (points @ known.T)).min(axis=1) + squares
     return np.asarray(least < distance**2)
 
 
