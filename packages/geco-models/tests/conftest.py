@@ -12,6 +12,7 @@ from geco_models import (
     AbstractVAE,
     ConvDraw,
     ConvVAE,
+    HierarchicalVAE,
     LinearVAE,
     ToleranceModulation,
 )
@@ -89,9 +90,25 @@ TOLERANCES: dict[str, Callable[[], AbstractVAE]] = {
         (1, 8, 8), 2, 2, 8, (2, 4, 4), shared=False, tolerance=RANGE, likelihood="logistic"
     ),
 }
-FAMILIES |= OPTIONS | TOLERANCES
+HIERARCHIES: dict[str, Callable[[], AbstractVAE]] = {
+    "hierarchical": lambda: HierarchicalVAE((1, 9, 12), (2, 1), 8),
+    "hierarchical-three": lambda: HierarchicalVAE(
+        (3, 16, 17), (2, 1, 1), 6, context_shape=(3,), likelihood="heteroscedastic"
+    ),
+    "hierarchical-tolerance": lambda: HierarchicalVAE((1, 8, 8), (1, 1), 6, tolerance=RANGE),
+}
+FAMILIES |= OPTIONS | TOLERANCES | HIERARCHIES
 # tracing takes seconds, so the fast tests compile one member of each family, the slow ones all
-COMPILED = {"linear", "mlp", "conv", "nvp-prior", "nvp-posterior", "convdraw", "mlp-tolerance"}
+COMPILED = {
+    "linear",
+    "mlp",
+    "conv",
+    "nvp-prior",
+    "nvp-posterior",
+    "convdraw",
+    "mlp-tolerance",
+    "hierarchical",
+}
 
 
 @pytest.fixture(autouse=True)

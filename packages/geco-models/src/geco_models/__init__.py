@@ -14,6 +14,7 @@ from geco_models.conv_draw import ConvDraw, ConvLSTMCell
 from geco_models.discretized_logistic import DiscretizedLogistic
 from geco_models.flows import AffineCoupling, RealNVP
 from geco_models.gaussian import DiagonalGaussian, bound_log_variance
+from geco_models.hierarchical_vae import HierarchicalVAE
 from geco_models.likelihoods import bits_per_dimension
 from geco_models.nvp_vae import NVPVAE
 from geco_models.output import ModelOutput, Posterior, active_units
@@ -32,6 +33,7 @@ __all__ = [
     "DiagonalGaussian",
     "DiscretizedLogistic",
     "FeatureExtractor",
+    "HierarchicalVAE",
     "LinearVAE",
     "ModelOutput",
     "Posterior",

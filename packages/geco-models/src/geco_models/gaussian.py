@@ -119,8 +119,19 @@ class DiagonalGaussian:
         Returns:
             The draws, of the shape of the mean.
         """
-        noise = standard_normal(self.mean.shape, self.mean, generator)
-        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+        return self.draw(standard_normal(self.mean.shape, self.mean, generator))
+
+    def draw(self, noise: Tensor) -> Tensor:
+        r"""The point :math:`m + e^{l/2} \epsilon` of given standard normal noise.
+
+        Args:
+            noise: The noise :math:`\epsilon`, of the shape of the mean; its batch size may be
+                larger where that of the mean is 1.
+
+        Returns:
+            The points, of the shape of the noise.
+        """
+        return torch.addcmul(self.mean, torch.exp(0.5 * self.log_variance), noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log-density of each row at its own point.
