@@ -68,7 +68,12 @@ def standard_log_prob(z: Tensor) -> Tensor:
     Returns:
         The log-densities in nats, (batch,).
     """
-    return -0.5 * (z.square() + _LOG_2_PI).flatten(1).sum(1)
+    return -0.5 * _row_sums(z.square() + _LOG_2_PI)
+
+
+def _row_sums(x: Tensor) -> Tensor:
+    # not flatten(1).sum(1), which copies planes whose channels lie last
+    return x.sum(tuple(range(1, x.dim())))
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -143,7 +148,7 @@ class DiagonalGaussian:
             The log-densities in nats, (batch,).
         """
         scaled = (z - self.mean).square() * torch.exp(-self.log_variance)
-        return -0.5 * (scaled + self.log_variance + _LOG_2_PI).flatten(1).sum(1)
+        return -0.5 * _row_sums(scaled + self.log_variance + _LOG_2_PI)
 
     def kl_per_dimension(self, prior: "DiagonalGaussian | None" = None) -> Tensor:
         r"""The exact KL divergence from a prior, dimension by dimension.
@@ -174,7 +179,7 @@ class DiagonalGaussian:
         Returns:
             The divergences in nats, (batch,).
         """
-        return self.kl_per_dimension(prior).flatten(1).sum(1)
+        return _row_sums(self.kl_per_dimension(prior))
 
     def __repr__(self) -> str:
         return f"DiagonalGaussian(shape={tuple(self.mean.shape)}, dtype={self.mean.dtype})"

@@ -15,8 +15,16 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from geco_models.base import AbstractVAE, Condition, Options
 from geco_models.conv_draw.network import DrawNetwork
-from geco_models.conv_draw.step import DrawCore, DrawState, Offsets, Sources
-from geco_models.gaussian import DiagonalGaussian, standard_normal
+from geco_models.conv_draw.step import DrawState
+from geco_models.conv_draw.unrolled import (
+    Carry,
+    StepOffsets,
+    StepWeights,
+    finish,
+    prepare,
+    unrolled_step,
+)
+from geco_models.gaussian import standard_normal
 from geco_models.output import ModelOutput
 from geco_models.validation import as_positive, as_shape
 
@@ -120,39 +128,30 @@ class ConvDraw(AbstractVAE):
     def _noise(self, batch: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         """The noise of all steps, drawn at once: recomputing a step then draws nothing."""
         shape = (self.steps, batch, *self.latent_shape[1:])
-        return standard_normal(shape, self.reference(), generator).unbind(0)
+        noise = standard_normal(shape, self.reference(), generator).flatten(0, 1)
+        # in the layout of the activations
+        noise = noise.contiguous(memory_format=torch.channels_last)
+        return noise.split(batch)  # type: ignore[no-untyped-call,no-any-return]
 
     def infer_step(
-        self,
-        core: DrawCore,
-        state: DrawState,
-        offsets: Offsets | None,
-        sources: Sources,
-        noise: Tensor,
-    ) -> tuple[DrawState, Tensor, Tensor]:
-        """One step of `forward`.
+        self, carry: Carry, weights: StepWeights, offsets: StepOffsets, noise: Tensor
+    ) -> tuple[Carry, Tensor, Tensor, Tensor]:
+        """One step of `forward`: `geco_models.conv_draw.unrolled.unrolled_step`.
 
         Compiling this method alone, `draw.infer_step = torch.compile(draw.infer_step)`, takes a
         fraction of the time that the whole model takes, which is unrolled over all steps.
 
         Args:
-            core: The networks of this step.
-            state: The state before it.
-            offsets: The constant parts of the gates; None to compute them from `sources`.
-            sources: What enters every step unchanged.
+            carry: The state before it.
+            weights: The weights of this step.
+            offsets: What is added to its gates.
             noise: Standard normal noise, (batch, latent channels, h, w).
 
         Returns:
-            The next state, the latent, and the KL of each of its numbers.
+            The next state, the posterior's raw statistics, the latent, and what prior head and
+            canvas read.
         """
-        offsets = core.offsets(sources) if offsets is None else offsets
-        prior, prior_state = core.step_prior(state, offsets)
-        picture = self.network.picture(state.canvas)
-        posterior, posterior_state = core.step_posterior(state, picture, offsets)
-        z = _draw(posterior, noise)
-        canvas, decoder_state = core.step_decoder(state, z, offsets)
-        state = DrawState(canvas, prior_state, posterior_state, decoder_state, z)
-        return state, z, posterior.kl_per_dimension(prior)
+        return unrolled_step(carry, weights, offsets, noise)
 
     def forward(
         self,
@@ -182,25 +181,38 @@ class ConvDraw(AbstractVAE):
         x = self.check_input(x)
         condition = self._condition(context, kappa, x.shape[0])
         sources = self.network.sources(self.units(x), *condition)
-        offsets = self.network.offsets(sources)
-        state = self.network.start()
+        batch = x.shape[0]
+        prepared = prepare(self.network, sources, self.steps)
         again = self.checkpoint and torch.is_grad_enabled()
-        latents, kls = [], []
-        for step, noise in enumerate(self._noise(x.shape[0], generator)):
-            arguments = (self.network.core(step), state, offsets, sources, noise)
+        carry = prepared.carry
+        raws, latents, shown = [], [], []
+        for arguments in zip(
+            prepared.weights, prepared.offsets, self._noise(batch, generator), strict=True
+        ):
             if again:
-                state, z, kl = recompute(
-                    self.infer_step, *arguments, use_reentrant=False, preserve_rng_state=False
+                carry, raw, z, read = recompute(
+                    self.infer_step,
+                    carry,
+                    *arguments,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
                 )
             else:
-                state, z, kl = self.infer_step(*arguments)
+                carry, raw, z, read = self.infer_step(carry, *arguments)
+            raws.append(raw)
             latents.append(z)
-            kls.append(kl)
-        kl = torch.stack(kls, dim=1)
-        kl_steps = kl.flatten(2).sum(2)
-        mean, distribution = self.observe(self.network.numbers(state))
+            shown.append(read)
+        kl = finish(self.network, prepared, raws, shown, batch)
+        kl_steps = kl.sum((2, 3, 4)).T
+        numbers = self.network.numbers(carry.canvas, carry.pair[0])
+        mean, distribution = self.observe(numbers)
         return ModelOutput(
-            mean, kl_steps.sum(1), torch.stack(latents, dim=1), kl_steps, kl, distribution
+            mean,
+            kl_steps.sum(1),
+            torch.stack(latents, dim=1),
+            kl_steps,
+            kl.transpose(0, 1),
+            distribution,
         )
 
     @torch.no_grad()
@@ -231,7 +243,7 @@ class ConvDraw(AbstractVAE):
         n = as_positive(n, "n")
         condition = self._condition(context, kappa, n)
         state, _ = self._paint(condition, self._noise(n, generator), drawn=False)
-        return self.observe(self.network.numbers(state))[0]
+        return self.observe(self.network.numbers(state.canvas, state.decoder[0]))[0]
 
     def decode(
         self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
@@ -249,7 +261,7 @@ class ConvDraw(AbstractVAE):
         self.check_latents(z, self.latent_shape)
         condition = self._condition(context, kappa, z.shape[0])
         state, _ = self._paint(condition, z.unbind(1), drawn=True)
-        return self.observe(self.network.numbers(state))[0]
+        return self.observe(self.network.numbers(state.canvas, state.decoder[0]))[0]
 
     def prior_log_prob(
         self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
@@ -285,7 +297,7 @@ class ConvDraw(AbstractVAE):
             core = self.network.core(step)
             known = core.offsets(sources) if offsets is None else offsets
             prior, prior_state = core.step_prior(state, known)
-            z = number if drawn else _draw(prior, number)
+            z = number if drawn else prior.draw(number)
             total = total + prior.log_prob(z)
             canvas, decoder_state = core.step_decoder(state, z, known)
             state = DrawState(canvas, prior_state, state.posterior, decoder_state, z)
@@ -366,7 +378,7 @@ class ConvDrawPosterior:
             known = core.offsets(self._sources) if self._offsets is None else self._offsets
             picture = network.picture(state.canvas)
             posterior, posterior_state = core.step_posterior(state, picture, known)
-            z = number if drawn else _draw(posterior, number)
+            z = number if drawn else posterior.draw(number)
             latents.append(z)
             total = total + posterior.log_prob(z)
             canvas, decoder_state = core.step_decoder(state, z, known)
@@ -375,8 +387,3 @@ class ConvDrawPosterior:
 
     def __repr__(self) -> str:
         return f"ConvDrawPosterior(batch={self._batch}, latent_shape={self._model.latent_shape})"
-
-
-def _draw(gaussian: DiagonalGaussian, noise: Tensor) -> Tensor:
-    """A draw made of given standard normal noise, whose batch size may be larger."""
-    return torch.addcmul(gaussian.mean, torch.exp(0.5 * gaussian.log_variance), noise)

@@ -155,12 +155,12 @@ class DrawNetwork(nn.Module):
         """The image that a canvas stands for, (batch, C, H, W)."""
         return self._unfold(self.picture(canvas))
 
-    def numbers(self, state: DrawState) -> Tensor:
-        """The decoder's numbers after the last step: means, then scales where there are any."""
-        means = self.image(state.canvas)
+    def numbers(self, canvas: Tensor, decoder: Tensor) -> Tensor:
+        """The decoder's numbers of the last canvas and hidden state: means, then any scales."""
+        means = self.image(canvas)
         if self.spread_head is None:
             return means
-        return torch.cat((means, self._unfold(self.spread_head(state.decoder[0]))), dim=1)
+        return torch.cat((means, self._unfold(self.spread_head(decoder))), dim=1)
 
     def _unfold(self, planes: Tensor) -> Tensor:
         image = functional.pixel_shuffle(planes, self.stride)
