@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geco_models.conv_draw.conv_lstm import advance
+from geco_models.conv_draw.conv_lstm import advance_in_place
 from geco_models.conv_draw.network import DrawNetwork
 from geco_models.conv_draw.step import DrawCore, Offsets, Sources
 from geco_models.gaussian import LOG_VARIANCE_BOUND, DiagonalGaussian
@@ -103,7 +103,7 @@ def unrolled_step(
     if weights.readout is not None:
         planes.insert(1, functional.conv2d(canvas, weights.readout, weights.readout_bias))
     gates = _convolved(torch.cat(planes, dim=1), weights.read) + offsets.posterior
-    posterior = advance(gates, carry.posterior[1])
+    posterior = advance_in_place(gates, carry.posterior[1])
 
     raw = functional.conv2d(
         _tuned(posterior[0], offsets.posterior_factors), weights.head, weights.head_bias
@@ -125,7 +125,7 @@ def unrolled_step(
         joined = torch.cat((latent, decoder, latent, prior), dim=1)
         gates = _convolved(joined, weights.pair, offsets.pair, groups=2)
         gates = _in_two(gates)
-    pair = advance(gates, cell)
+    pair = advance_in_place(gates, cell)
     shown = _tuned(pair[0], offsets.pair_factors)
     shown = shown.flatten(1, 2) if shown.dim() == 5 else shown
     canvas = carry.canvas + _convolved(shown, weights.write)
