@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ConvLSTMCell", "advance", "advance_in_place"]
+__all__ = ["ConvLSTMCell", "advance", "advance_in_place", "traced"]
 
 
 class ConvLSTMCell(nn.Module):
@@ -158,7 +158,7 @@ def advance_in_place(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """Like `advance`, with a backward pass that writes into one tensor of the gates' layout.
 
     For inner loops: it spares the joining of four gradients, which costs copies where the gates'
-    channels lie last. Gradients can be taken once, and not inside of `torch.func` transforms.
+    channels lie last. There are no gradients of its gradients.
 
     Args:
         gates: The gates before their nonlinearities, (..., 4 H, h, w).
@@ -167,10 +167,15 @@ def advance_in_place(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Hidden and cell state after.
     """
-    if torch.compiler.is_compiling():  # compilers fuse the plain formulas
+    if traced():
         return advance(gates, cell)
     hidden, cell = _Advance.apply(gates, cell)  # type: ignore[no-untyped-call]
     return hidden, cell
+
+
+def traced() -> bool:
+    """Whether a compiler or a functional transform looks on, which want the plain formulas."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _opened(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
