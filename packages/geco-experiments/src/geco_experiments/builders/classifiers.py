@@ -4,12 +4,9 @@ A classifier is trained once for a dataset, from seeds of its own, so that runs 
 seeds are judged by the same one. It is kept in the folder of runs, in `classifiers/`.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +16,7 @@ from torch import Tensor
 
 from geco_experiments.config import RunConfig
 from geco_experiments.datasets import ImageData, SplitName
-from geco_experiments.runtime.atomic import PREFIX, writing
+from geco_experiments.runtime.atomic import remove_leftovers, replacing, writing
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.errors import RunError
 from geco_models import SmallCNN, SmallResNet, accuracy, train_classifier
@@ -113,14 +110,9 @@ def _train(config: RunConfig, data: ImageData, path: Path, device: torch.device)
     )
     with writing("the classifier", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=PREFIX, dir=path.parent)
-        os.close(handle)
-        try:
-            model.save(name)
-            Path(name).replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                Path(name).unlink(missing_ok=True)
+        remove_leftovers(path.parent)
+        with replacing(path) as part:
+            model.save(part)
     return model
 
 

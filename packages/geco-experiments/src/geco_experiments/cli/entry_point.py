@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from geco_experiments import __version__
+from geco_experiments.cli.output import say
 from geco_experiments.runtime.errors import GecoError
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -42,25 +43,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        _say(_usage())
+        say(_usage())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        _say(f"geco {__version__}")
+        say(f"geco {__version__}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
-        _say(f"geco has no command {name!r}: {hint}")
+        say(f"geco has no command {name!r}: {hint}")
         return 2
     module, _, function = COMMANDS[name].target.partition(":")
     try:
         code: int = getattr(importlib.import_module(module), function)(rest)
     except GecoError as error:
-        _say(str(error))
+        say(str(error))
         return 2
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from the last checkpoint")
+        say("interrupted; the same command goes on from the last checkpoint")
         return 130
     return code
 
@@ -68,7 +69,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage() -> str:
     lines = [f"  {name:10s} {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: geco COMMAND ...", "", *lines, "", "geco COMMAND --help says more."])
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")

@@ -13,7 +13,6 @@ from geco_experiments.report.markdown import markdown
 from geco_experiments.reproduce import cores_used, reproduce
 from geco_experiments.results.findings import Claim
 from geco_experiments.runtime.atomic import write_text_atomic, writing
-from geco_experiments.runtime.errors import GecoError
 from geco_experiments.runtime.progress import TqdmMeter
 from geco_experiments.studies import STUDIES
 from geco_experiments.studies.common.profiles import Profile, laptop_seconds
@@ -74,23 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.monotonic()
     cores = cores_used(options.executor, options.workers)
     say(f"profile {profile.name}: {expected(chosen, profile, out, cores)}; {len(chosen)} studies")
-    try:
-        page = reproduce(
-            chosen,
-            profile,
-            out,
-            data_home=options.data_home,
-            executor=options.executor,
-            workers=options.workers,
-            say=say,
-            progress=TqdmMeter(),
-        )
-    except (GecoError, ValueError) as error:
-        say(str(error))
-        return 2
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here")
-        return 130
+    page = reproduce(
+        chosen,
+        profile,
+        out,
+        data_home=options.data_home,
+        executor=options.executor,
+        workers=options.workers,
+        say=say,
+        progress=TqdmMeter(),
+    )
     for claim in _claims(out, chosen):
         say(f"  {claim.verdict:>18}: {claim.claim} ({claim.measured})")
     say(f"done in {(time.monotonic() - start) / 60:.1f} minutes; open {page.resolve()}")
@@ -107,14 +99,10 @@ def report_main(argv: Sequence[str] | None = None) -> int:
         "--markdown", type=Path, metavar="FILE", help="also write the claims and tables there"
     )
     options = parser.parse_args(argv)
-    try:
-        page = build_report(options.folder)
-        if options.markdown is not None:
-            with writing("the summary", options.markdown):
-                write_text_atomic(options.markdown, markdown(read_studies(options.folder)))
-    except GecoError as error:
-        say(str(error))
-        return 2
+    page = build_report(options.folder)
+    if options.markdown is not None:
+        with writing("the summary", options.markdown):
+            write_text_atomic(options.markdown, markdown(read_studies(options.folder)))
     say(f"open {page.resolve()}")
     return 0
 

@@ -6,13 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from geco_experiments.config import RunConfig
-from geco_experiments.runtime.atomic import remove_leftovers, write_atomic, writing
+from geco_experiments.runtime.atomic import lock_file, remove_leftovers, write_atomic, writing
 from geco_experiments.runtime.errors import RunError
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system; runs there must not share a folder
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["CONFIG_FILE", "claim"]
 
@@ -34,13 +29,9 @@ def claim(folder: Path, config: RunConfig) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK_FILE).open("a")
     with lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    f"another process is working on {folder}: wait for it, or end it first"
-                ) from error
+        # None: no locks here; runs must not share a folder then
+        if lock_file(lock.fileno()) is False:
+            raise RunError(f"another process is working on {folder}: wait for it, or end it first")
         remove_leftovers(folder)
         _check_config(folder, config)
         yield

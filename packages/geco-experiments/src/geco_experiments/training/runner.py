@@ -11,7 +11,7 @@ from geco_experiments import datasets, results
 from geco_experiments.builders.classifiers import frozen_classifier
 from geco_experiments.config import RunConfig
 from geco_experiments.datasets.home import DataHome
-from geco_experiments.runtime.atomic import writing
+from geco_experiments.runtime.atomic import replacing, writing
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.errors import RunError
 from geco_experiments.runtime.progress import Meter, NoMeter
@@ -88,8 +88,8 @@ def run(
         meter.phase("evaluating")
         dataset = finished_run(loop)
         if ranks.is_main:
-            with writing("the model", folder / MODEL_FILE):
-                loop.model.save(folder / MODEL_FILE)
+            with writing("the model", folder / MODEL_FILE), replacing(folder / MODEL_FILE) as part:
+                loop.model.save(part)
             results.write_dataset(dataset, folder / results.FILE)
             (folder / checkpoints.FILE).unlink(missing_ok=True)
         ranks.barrier()
