@@ -64,7 +64,7 @@ def reproduce(
     opened: dict[Path, xr.Dataset] = {}
     while new := _unmade(wanted, made):
         say(f"{len(new)} runs to make or find in {folder}")
-        needed = (config.dataset.name for config in unfinished(new, folder))
+        needed = (config.dataset for config in unfinished(new, folder))
         require(needed, DataHome.resolve(data_home))
         outcome = sweep(
             new,
@@ -91,7 +91,9 @@ def reproduce(
     bounded = [study for study in studies if study.bounded]
     limits = [
         delayed(limits_of)(dataset, profile, out, data_home)
-        for dataset in bounded_datasets(c for study in bounded for c in wanted[study.name])
+        for dataset in bounded_datasets(
+            (c for study in bounded for c in wanted[study.name]), data_home
+        )
     ]
     jobs = [
         delayed(_finish)(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geco_experiments.config import RunConfig
-from geco_experiments.datasets import ImageData, SplitName
+from geco_experiments.datasets import Dataset, SplitName
 from geco_experiments.runtime.atomic import remove_leftovers, replacing, writing
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.errors import RunError
@@ -47,7 +47,7 @@ def needs_classifier(config: RunConfig) -> bool:
 
 
 def frozen_classifier(
-    config: RunConfig, data: ImageData, out: Path, ranks: Ranks, device: torch.device
+    config: RunConfig, data: Dataset, out: Path, ranks: Ranks, device: torch.device
 ) -> Judge | None:
     """The classifier for a run: read if it is there, else trained and kept.
 
@@ -77,16 +77,16 @@ def frozen_classifier(
     return Judge(model, accuracy(model, *_pairs(data, "test")))
 
 
-def _digest(config: RunConfig, data: ImageData) -> str:
+def _digest(config: RunConfig, data: Dataset) -> str:
     key = [asdict(config.dataset), config.objective.classifier_steps, data.fingerprint()]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _class(data: ImageData) -> Any:
+def _class(data: Dataset) -> Any:
     return SmallCNN if data.shape[0] == 1 else SmallResNet
 
 
-def _load(path: Path, data: ImageData) -> Any:
+def _load(path: Path, data: Dataset) -> Any:
     if not path.exists():
         return None
     try:
@@ -95,7 +95,7 @@ def _load(path: Path, data: ImageData) -> Any:
         raise RunError(f"{error}: move {path} away to train it again") from error
 
 
-def _train(config: RunConfig, data: ImageData, path: Path, device: torch.device) -> Any:
+def _train(config: RunConfig, data: Dataset, path: Path, device: torch.device) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = _class(data)(data.shape, data.classes)
@@ -116,7 +116,7 @@ def _train(config: RunConfig, data: ImageData, path: Path, device: torch.device)
     return model
 
 
-def _pairs(data: ImageData, split: SplitName) -> tuple[Tensor, Tensor]:
+def _pairs(data: Dataset, split: SplitName) -> tuple[Tensor, Tensor]:
     batch = data.batch(split, torch.arange(len(data.split(split))))
     if batch.labels is None:
         raise RunError(f"{data.name} has no labels for a classifier")

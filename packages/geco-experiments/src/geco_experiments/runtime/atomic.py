@@ -7,18 +7,19 @@ what another one is writing at this moment, and is removed by the next that look
 
 import contextlib
 import errno
+import importlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from geco_experiments.runtime.errors import RunError
 
-try:
-    import fcntl
-except ImportError:  # no such locks on this system
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # no such locks on this system
+    fcntl = importlib.import_module("fcntl")
 
 __all__ = [
     "PREFIX",
@@ -111,14 +112,17 @@ def lock_file(handle: int) -> bool | None:
 
 
 def _temporary_folder(parent: Path) -> tuple[Path, int]:
-    while True:
+    for _ in range(100):
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        with contextlib.suppress(FileNotFoundError):
+        try:
             lock = os.open(folder, os.O_RDONLY)
-            # False: who cleans up came in between making and locking, and removes it
-            if lock_file(lock) is not False and folder.exists():
-                return folder, lock
-            os.close(lock)
+        except FileNotFoundError:
+            continue
+        # False: who cleans up came in between making and locking, and removes it
+        if lock_file(lock) is not False and folder.exists():
+            return folder, lock
+        os.close(lock)
+    raise OSError(errno.EBUSY, "somebody removes new files at once", str(parent))
 
 
 @contextlib.contextmanager
