@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from geco_core.reduction import mean_over_micro_batches
+from geco_core.multipliers.observed import Seen
+from geco_core.multipliers.update import Observation
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
 NAMES = ("robust", "paper")
@@ -51,7 +52,12 @@ def test_a_non_finite_rank_makes_all_skip(ranks, name):
     assert both[0].isfinite().all()
 
 
-def test_one_process_needs_no_group():
-    means = [torch.tensor([1.0, 10.0]), torch.tensor([4.0, 40.0])]
-    torch.testing.assert_close(mean_over_micro_batches(means, [2, 1]), torch.tensor([2.0, 20.0]))
-    assert mean_over_micro_batches(means[:1], [7]) is means[0]
+def test_micro_batches_are_weighed_by_their_examples():
+    seen = [
+        Seen(Observation(torch.tensor(v), torch.tensor(loss), torch.zeros(2), 1.0), None, n)
+        for v, loss, n in (([1.0, 10.0], 3.0, 2), ([4.0, 40.0], 6.0, 1))
+    ]
+    joined = seen[0].joined_with(seen[1])
+    torch.testing.assert_close(joined.observation.violation, torch.tensor([2.0, 20.0]))
+    assert joined.observation.loss.item() == 4.0
+    assert joined.examples == 3

@@ -14,7 +14,7 @@ from geco_core.constraints.base import CallableConstraint, Constraint
 from geco_core.info import Info
 from geco_core.multipliers.paper import PaperUpdate
 from geco_core.multipliers.robust import RobustUpdate
-from geco_core.multipliers.update import MultiplierUpdate
+from geco_core.multipliers.update import ColumnUpdate, MultiplierUpdate, Observation
 from geco_core.objectives import GECO
 
 __all__ = [
@@ -25,11 +25,13 @@ __all__ = [
     "CallableConstraint",
     "Candidate",
     "ClassificationAccuracy",
+    "ColumnUpdate",
     "Constraint",
     "FeatureReconstructionError",
     "Info",
     "LocalMoments",
     "MultiplierUpdate",
+    "Observation",
     "PaperUpdate",
     "PatchCrossCorrelation",
     "ReconstructionError",

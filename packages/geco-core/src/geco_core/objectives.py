@@ -9,6 +9,7 @@ is minimised by the user's optimizer over the model's parameters and maximised o
 :math:`\lambda \ge 0` by :meth:`GECO.step`.
 """
 
+import math
 from collections.abc import ItemsView
 from typing import Any, cast
 
@@ -19,12 +20,13 @@ from torch import distributed as dist
 from geco_core.constraints.base import Constraint, Constraints, check_keywords, named_constraints
 from geco_core.feasibility import is_feasible
 from geco_core.info import Info, Named
+from geco_core.multipliers.observed import Measure, Seen
 from geco_core.multipliers.robust import RobustUpdate
 from geco_core.multipliers.saturation import SaturationWatch
 from geco_core.multipliers.state import Multipliers
-from geco_core.multipliers.update import MultiplierUpdate
+from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
 from geco_core.precision import at_least_float32
-from geco_core.reduction import is_alone, mean_over_micro_batches, mean_over_ranks
+from geco_core.reduction import is_alone
 from geco_core.validation import check_kl, check_violation
 
 __all__ = ["GECO"]
@@ -82,11 +84,11 @@ class GECO(nn.Module):
         self._names = tuple(named)
         # a tuple, because attributes that are modules are slow to look up
         self._multipliers = (self.multipliers,)
-        # the violations of the micro-batches since the last ascent, and their examples
-        self._pending: list[tuple[list[float] | Tensor, int | Tensor]] = []
+        # what was seen since the last ascent, if anything: one element at most
+        self._pending: list[Seen] = []
         # the sets of keywords that were found to be spelt well
         self._spelt: set[frozenset[str]] = {frozenset()}
-        self._last: tuple[Tensor, Tensor, list[float] | Tensor, torch.Size] | None = None
+        self._last: tuple[Tensor, Tensor, Seen, torch.Size] | None = None
         self._watch = SaturationWatch()
 
     def forward(self, kl: Tensor, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
@@ -111,7 +113,8 @@ class GECO(nn.Module):
         if batch and not torch.compiler.is_compiling():
             self._check_spelling(frozenset(batch))
         kl_mean = at_least_float32(kl).mean()
-        values, scales = [], []
+        measures, scales, elements = [], [], []
+        relative = multipliers.update.relative
         for name, constraint in self._named_modules():
             value = constraint.quick_mean(x, reconstruction, **batch)
             if value is None:
@@ -123,56 +126,20 @@ class GECO(nn.Module):
                     f"value has no gradient: call objective.eval() to evaluate, or check that "
                     f"`reconstruction` was not detached"
                 )
-            values.append(value)
-            scales.append(constraint.scale if multipliers.update.relative else 1.0)
-        count: int | Tensor = kl.shape[0]
+            measures.append(Measure(value))
+            scales.append(constraint.scale if relative else 1.0)
+            known = constraint.elements(x)
+            elements.append(math.nan if known is None else known)
         shared = training and not is_alone(self.process_group)
-        seen: list[float] | Tensor
-        if multipliers.on_host and type(values[0]) is Tensor and not shared:
-            loss, seen = self._on_host(multipliers, kl_mean, values, scales)
-        else:
-            relative = self._relative(multipliers, values, scales)
-            seen = relative.detach()
-            if shared:
-                # before the weights: all ranks must weigh their gradients alike
-                seen, count = mean_over_ranks(seen, kl.shape[0], self.process_group)
-            loss = self._on_device(multipliers, kl_mean, relative, seen)
+        # shared before the weights: all ranks must weigh their gradients alike
+        ranks = (self.process_group,) if shared else None
+        seen = multipliers.observe(kl_mean, measures, scales, elements, kl.shape[0], ranks)
+        loss = multipliers.weighted(kl_mean, measures, scales, seen)
         if training:
-            self._pending.append((seen, count))
+            pending = self._pending
+            self._pending = [multipliers.joined(pending[0], seen) if pending else seen]
         self._last = (loss.detach(), kl_mean.detach(), seen, x.shape)
         return loss
-
-    @staticmethod
-    def _on_host(
-        multipliers: Multipliers, kl: Tensor, values: list[Tensor], scales: list[float]
-    ) -> tuple[Tensor, list[float]]:
-        """The loss, and the violations for the ascent as plain numbers in the rule's units."""
-        numbers: list[float] = [cast("float", value.tolist()) for value in values]
-        seen = [number / scale for number, scale in zip(numbers, scales, strict=True)]
-        kl_weight, weights = multipliers.host_weights(seen)
-        loss = kl * kl_weight
-        for value, weight, scale in zip(values, weights, scales, strict=True):
-            loss = torch.add(loss, value, alpha=weight / scale)
-        return loss, seen
-
-    @staticmethod
-    def _relative(multipliers: Multipliers, values: list[Tensor], scales: list[float]) -> Tensor:
-        """The violations in the rule's units, :math:`(L,)`."""
-        if not multipliers.update.relative:
-            return torch.stack(values)
-        return torch.stack([value / scale for value, scale in zip(values, scales, strict=True)])
-
-    @staticmethod
-    def _on_device(multipliers: Multipliers, kl: Tensor, relative: Tensor, seen: Tensor) -> Tensor:
-        """The loss, weighted by what was seen of the violations on all ranks."""
-        table, update = multipliers.table, multipliers.update
-        seen = seen.to(table.dtype)
-        if update.straight_through:
-            # the value of the average with the gradient of the batch
-            average = update.average(table, seen).to(relative.dtype)
-            relative = average + (relative - relative.detach())
-        kl_weight, weights = update.weights(table, seen)
-        return torch.dot(relative, weights.to(relative.dtype)) + kl * kl_weight
 
     def _check_spelling(self, keywords: frozenset[str]) -> None:
         if keywords not in self._spelt:
@@ -197,23 +164,19 @@ class GECO(nn.Module):
                 "objective first"
             )
         self._pending = []
-        seen = pending[0][0]
-        if len(pending) == 1 and type(seen) is list:
-            multipliers.host_ascend(seen)
-        else:
-            means = [self._as_tensor(values) for values, _ in pending]
-            multipliers.ascend(mean_over_micro_batches(means, [count for _, count in pending]))
-            if torch.compiler.is_compiling():
-                return
-        self._watch.tick(multipliers, self._modules["constraints"])  # type: ignore[arg-type]
+        multipliers.ascend(pending[0])
+        if not torch.compiler.is_compiling():
+            self._watch.tick(multipliers, self._modules["constraints"])  # type: ignore[arg-type]
 
     @property
     def info(self) -> Info:
         """The state after the last call; see :class:`Info`."""
         m, scales = self.multipliers, self._scales()
         nan = m.table.new_full((), torch.nan)
-        loss, kl, seen, shape = self._last or (nan, nan, nan.expand(len(scales)), None)
-        constraint = self._as_tensor(seen)
+        loss, kl, constraint, shape = nan, nan, nan.expand(len(scales)), None
+        if self._last is not None:
+            loss, kl, seen, shape = self._last
+            constraint = m.in_tensors(seen).observation.violation
         multiplier, average = m.multiplier(scales), m.moving_average(scales)
         beta = nan.expand(len(scales))
         if shape is not None:
@@ -285,18 +248,26 @@ class GECO(nn.Module):
         if f"{prefix}_extra_state" in state_dict:
             for key, value in self._agreement().items():
                 found = saved.get(key) if isinstance(saved, dict) else None
-                if found != value:
+                # of its rows a saved table need only have those that all rules have
+                fits = found == value if key != "rows" else {*COMMON_ROWS} <= {*(found or ())}
+                if not fits:
                     raise ValueError(
                         f"the state was saved with {key} {found!r}, this objective has "
                         f"{value!r}; build the objective as it was when the state was saved"
                     )
-        table = state_dict.get(f"{prefix}multipliers.table")
-        if table is not None and table.shape != self.multipliers.table.shape:
-            raise ValueError(
-                f"the saved multipliers have shape {tuple(table.shape)}, those of this objective "
-                f"{tuple(self.multipliers.table.shape)}; build the objective as it was when the "
-                f"state was saved"
-            )
+        key = f"{prefix}multipliers.table"
+        table, own = state_dict.get(key), self.multipliers.table
+        rows = self._agreement()["rows"]
+        saved_rows = saved["rows"] if isinstance(saved, dict) else rows
+        if table is not None:
+            if table.shape != (len(saved_rows), own.shape[1]):
+                raise ValueError(
+                    f"the saved multipliers have shape {tuple(table.shape)}, those of this "
+                    f"objective {(len(saved_rows), own.shape[1])}; build the objective as it was "
+                    f"when the state was saved"
+                )
+            if saved_rows != rows:
+                state_dict[key] = self.multipliers.with_rows(table, saved_rows)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _named_modules(self) -> "ItemsView[str, Constraint]":
@@ -320,12 +291,6 @@ class GECO(nn.Module):
             "update": type(update).__name__,
             "rows": list(update.rows),
         }
-
-    def _as_tensor(self, values: list[float] | Tensor) -> Tensor:
-        if isinstance(values, Tensor):
-            return values
-        table = self.multipliers.table
-        return torch.tensor(values, dtype=table.dtype, device=table.device)
 
     def _named(self, values: Tensor) -> Named:
         if self._bare:

@@ -1,12 +1,10 @@
-"""The mean over examples, micro-batches and ranks, so that every rank ascends alike."""
-
-from collections.abc import Sequence
+"""Sums over ranks, so that every rank ascends alike."""
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-__all__ = ["is_alone", "mean_over_micro_batches", "mean_over_ranks"]
+__all__ = ["is_alone", "sum_over_ranks"]
 
 
 def is_alone(process_group: "dist.ProcessGroup | None" = None) -> bool:
@@ -16,38 +14,28 @@ def is_alone(process_group: "dist.ProcessGroup | None" = None) -> bool:
     return dist.get_world_size(process_group) == 1
 
 
-def mean_over_ranks(
-    mean: Tensor, count: int, process_group: "dist.ProcessGroup | None" = None
-) -> tuple[Tensor, Tensor]:
-    r"""The mean over the examples of all ranks, which may have unequal shares of the batch.
+def sum_over_ranks(values: Tensor, process_group: "dist.ProcessGroup | None" = None) -> Tensor:
+    r"""The sum of the values of all ranks; it overwrites `values`.
 
     Every rank must call this the same number of times.
 
     Args:
-        mean: The means over the examples of this rank, :math:`(L,)`.
-        count: The examples of this rank.
-        process_group: The ranks to average over; all of them by default.
+        values: The values of this rank, detached.
+        process_group: The ranks to sum over; all of them by default.
 
-    Returns:
-        The means over the examples of all ranks, :math:`(L,)`, and how many there are, a scalar.
+    Raises:
+        RuntimeError: If another rank does not answer, with what to look for.
     """
-    # one message: the sum and the examples that it is over
-    packed = torch.cat([mean * count, mean.new_full((1,), float(count))])
-    dist.all_reduce(packed, group=process_group)
-    return packed[:-1] / packed[-1], packed[-1]
-
-
-def mean_over_micro_batches(means: Sequence[Tensor], counts: Sequence[int | Tensor]) -> Tensor:
-    r"""The mean over all examples of several micro-batches.
-
-    Args:
-        means: One tensor per micro-batch with the means over its examples, each :math:`(L,)`.
-        counts: The examples in each micro-batch.
-
-    Returns:
-        The means weighted by the examples, :math:`(L,)`.
-    """
-    if len(means) == 1:
-        return means[0]
-    total = sum(counts)
-    return sum(mean * (count / total) for mean, count in zip(means, counts, strict=True))  # type: ignore[return-value]
+    if torch.compiler.is_compiling():
+        dist.all_reduce(values, group=process_group)
+        return values
+    try:
+        dist.all_reduce(values, group=process_group)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "the objective could not add up the violations of all ranks: every rank must call "
+            "the objective in training mode the same number of times (give all the same number "
+            "of batches, e.g. with drop_last=True, or evaluate under objective.eval()); another "
+            f"rank may also have stopped with an error of its own. The backend says: {error}"
+        ) from error
+    return values

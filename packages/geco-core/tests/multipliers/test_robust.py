@@ -1,6 +1,5 @@
 """The default rule: replayed by hand, its bounds, its fixed point, its recovery."""
 
-import copy
 import math
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from geco_core import GECO, CallableConstraint, ReconstructionError, RobustUpdate
-from geco_core.multipliers.state import Multipliers
 
 
 def bare(x, reconstruction, constraint):
@@ -178,65 +176,3 @@ def test_kkt_of_two_constraints_of_which_one_is_slack():
     torch.testing.assert_close(w.detach(), torch.tensor([1.0, 0.0]), atol=2e-3, rtol=0)
     assert objective.info.multiplier["first"].item() == pytest.approx(2.0, rel=1e-2)
     assert objective.info.multiplier["second"].item() <= 1.1e-4
-
-
-@settings(deadline=None, max_examples=30)
-@cases(
-    st.lists(
-        st.lists(st.floats(-3.0, 1e4, width=32) | st.just(math.nan), min_size=2, max_size=2),
-        min_size=1,
-        max_size=20,
-    ),
-    st.booleans(),
-)
-def test_plain_numbers_do_what_tensors_do(trace, rescale):
-    """The arithmetic of the CPU and that of the devices, step by step."""
-    rule = RobustUpdate(rescale=rescale)
-    host, device = Multipliers(rule, 2), Multipliers(rule, 2)
-    for violations in trace:
-        seen = torch.tensor(violations)
-        usable = seen.nan_to_num()
-        kl_weight, weights = host.host_weights(usable.tolist())
-        expected_kl_weight, expected = device.update.weights(device.table, usable)
-        assert kl_weight == pytest.approx(expected_kl_weight.item(), rel=1e-4)
-        assert weights == pytest.approx(expected.tolist(), rel=1e-4)
-        host.host_ascend(violations)
-        device.ascend(seen)
-        torch.testing.assert_close(host.table, device.table, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_plain_numbers_follow_whoever_changes_the_table(dtype):
-    """They are kept between the calls: a table loaded, edited or copied must be read anew."""
-    host = Multipliers(RobustUpdate(), 2).to(dtype)
-    host.host_ascend([0.5, -0.25])
-    saved = {key: value.clone() for key, value in host.state_dict().items()}
-    before = host.host_weights([0.5, 0.5])
-    twin = copy.deepcopy(host)
-    host.host_ascend([9.0, 9.0])
-    assert host.host_weights([0.5, 0.5]) != before
-    assert twin.host_weights([0.5, 0.5]) == before
-    host.load_state_dict(saved)
-    assert host.host_weights([0.5, 0.5]) == before
-    with torch.no_grad():
-        host.table[0] += 1.0
-    assert host.host_weights([0.5, 0.5]) != before
-    host.table = twin.table.clone()
-    assert host.host_weights([0.5, 0.5]) == before
-
-
-def test_plain_numbers_are_those_of_the_table():
-    """A run that goes on and one that resumes from the table compute with the same numbers."""
-    host = Multipliers(RobustUpdate(), 1)
-    for violation in (0.1, 1.0 / 3.0, -0.7):
-        host.host_ascend([violation])
-        fresh = Multipliers(RobustUpdate(), 1)
-        fresh.load_state_dict(host.state_dict())
-        assert host.host_weights([0.3]) == fresh.host_weights([0.3])
-
-
-def test_a_table_made_in_inference_mode_has_no_version_and_still_works():
-    with torch.inference_mode():
-        multipliers = Multipliers(RobustUpdate(), 1)
-    assert not multipliers.on_host
-    assert Multipliers(RobustUpdate(), 1).on_host

@@ -78,6 +78,14 @@ class Constraint(nn.Module):
         """
         return None
 
+    def elements(self, x: Tensor) -> float | None:
+        """How many elements of an example the violation is a mean over, None where unknown.
+
+        Args:
+            x: A batch of data, for its shape.
+        """
+        return None
+
     def equivalent_beta(self, multiplier: Tensor, x: Tensor) -> Tensor:
         r"""The weight of the KL when the constraint's loss has weight 1.
 

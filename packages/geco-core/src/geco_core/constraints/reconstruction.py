@@ -111,6 +111,10 @@ class ReconstructionError(ToleranceConstraint):
         # the function of torch.nn.functional would broadcast first, which costs more than the sum
         return _mean_squared_error(reconstruction, x) - self.scale  # type: ignore[no-any-return]
 
+    def elements(self, x: Tensor) -> float | None:
+        """The elements of an example, masked or not."""
+        return math.prod(x.shape[1:])
+
     def equivalent_beta(self, multiplier: Tensor, x: Tensor) -> Tensor:
         r"""The weight of the KL of the beta-VAE with a Gaussian decoder of unit variance.
 

@@ -1,19 +1,18 @@
 r"""Algorithm 1 of the paper, exactly as printed."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from geco_core.multipliers.update import MultiplierUpdate
+from geco_core.multipliers.arithmetic import Arithmetic, Number
+from geco_core.multipliers.update import ColumnUpdate, Observation
 from geco_core.validation import check_number
 
 __all__ = ["PaperUpdate"]
 
 
 @dataclass(frozen=True, slots=True)
-class PaperUpdate(MultiplierUpdate):
+class PaperUpdate(ColumnUpdate):
     r"""Algorithm 1, exactly as printed.
 
     .. math::
@@ -54,20 +53,20 @@ class PaperUpdate(MultiplierUpdate):
         """True, as printed."""
         return True
 
-    def weights(self, table: Tensor, violation: Tensor) -> tuple[Tensor, Tensor]:
-        r"""1 and :math:`\lambda`."""
-        return table.new_ones(()), table[0].exp()
+    def weigh(
+        self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
+    ) -> tuple[Number, Number]:
+        r""":math:`\lambda`, and nothing is divided."""
+        return m.exp(column["log_multiplier"]), 0.0
 
-    def average(self, table: Tensor, violation: Tensor) -> Tensor:
-        r"""The average :math:`\bar C^t`; its first value is the first violation."""
-        moved = self.decay * table[1] + (1.0 - self.decay) * violation
-        return torch.where(table[2] == 0, violation, moved)
-
-    def advance(self, table: Tensor, violation: Tensor) -> Tensor:
+    def move(
+        self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
+    ) -> Mapping[str, Number]:
         """One line of Algorithm 1."""
-        average = self.average(table, violation)
-        return torch.stack([table[0] + self.rate * average, average, table[2] + 1, table[3]])
-
-    def saturated(self, table: Tensor) -> Tensor:
-        """Nowhere: there is no bound."""
-        return torch.zeros_like(table[0], dtype=torch.bool)
+        moved = self.decay * column["moving_average"] + (1.0 - self.decay) * seen.violation
+        average = m.where(column["ascents"] == 0, seen.violation, moved)
+        return {
+            "log_multiplier": column["log_multiplier"] + self.rate * average,
+            "moving_average": average,
+            "ascents": column["ascents"] + 1.0,
+        }

@@ -19,12 +19,13 @@ is told in `docs/controller.md`.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
+from geco_core.multipliers.arithmetic import Arithmetic, Number
+from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUpdate, Observation
 from geco_core.validation import check_number
 
 __all__ = ["RobustUpdate"]
@@ -39,7 +40,7 @@ AT_BOUND = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class RobustUpdate(MultiplierUpdate):
+class RobustUpdate(ColumnUpdate):
     r"""The default rule, made to need no tuning: see the module's formulas.
 
     What settings make of it:
@@ -95,76 +96,45 @@ class RobustUpdate(MultiplierUpdate):
 
     def table(self, constraints: int) -> Tensor:
         """Zeros, except for the initial log-multiplier."""
-        table = torch.zeros(len(self.rows), constraints)
+        table = MultiplierUpdate.table(self, constraints)
         table[0] = table[4] = math.log(self.initial)
         return table
 
-    def weights(self, table: Tensor, violation: Tensor) -> tuple[Tensor, Tensor]:
-        """The weights of the KL and of the relative violations."""
-        multiplier = table[0].exp()
+    def weigh(
+        self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
+    ) -> tuple[Number, Number]:
+        """The relative multiplier, and what it adds to the divisor."""
+        multiplier = m.exp(column["log_multiplier"])
         if not self.rescale:
-            return table.new_ones(()), multiplier
+            return multiplier, 0.0
         # the batch's own violation counts where it exceeds the average by 1: at the first step,
         # which would otherwise fill Adam's second moment for thousands of steps, and at jumps;
-        # not in its daily noise, which must not be correlated with the weight of its gradient
-        size = torch.maximum(table[5].clamp(min=0.0) + 1.0, violation)
-        kl_weight = ((multiplier * size).sum() + 1.0).reciprocal()
-        return kl_weight, multiplier * kl_weight
+        # not in its usual noise, which must not be correlated with the weight of its gradient
+        size = m.maximum(m.maximum(column["fast_average"], 0.0) + 1.0, seen.violation)
+        return multiplier, multiplier * size
 
-    def average(self, table: Tensor, violation: Tensor) -> Tensor:
-        """The moving average: the plain mean until the decay remembers less than all."""
-        weight = (table[2] + 1.0).reciprocal().clamp(min=1.0 - self.decay)
-        return torch.lerp(table[1], violation, weight)
-
-    def advance(self, table: Tensor, violation: Tensor) -> Tensor:
+    def move(
+        self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
+    ) -> Mapping[str, Number]:
         """One step of the controller."""
         lowest, highest = math.log(self.bounds[0]), math.log(self.bounds[1])
-        _, slow, ascents, skipped, integral, fast = table.unbind(0)
-        ascents = ascents + 1.0
-        weight = ascents.reciprocal()
-        slow = torch.lerp(slow, violation, weight.clamp(min=1.0 - self.decay))
-        fast = torch.lerp(fast, violation, weight.clamp(min=0.1))
-        push = fast.asinh().clamp_(-LARGEST_FALL, LARGEST_RISE)
-        integral = torch.add(integral, push, alpha=self.rate).clamp_(lowest, highest)
-        proportional = slow.asinh()
-        log_multiplier = torch.add(integral, proportional, alpha=self.gain).clamp_(lowest, highest)
-        return torch.stack([log_multiplier, slow, ascents, skipped, integral, fast])
-
-    @property
-    def has_host_arithmetic(self) -> bool:
-        """True."""
-        return True
-
-    def host_weights(
-        self, rows: list[list[float]], violations: list[float]
-    ) -> tuple[float, list[float]]:
-        """The weights of the KL and of the relative violations, in plain numbers."""
-        multipliers = [math.exp(u) for u in rows[0]]
-        if not self.rescale:
-            return 1.0, multipliers
-        total = 1.0
-        for multiplier, fast, violation in zip(multipliers, rows[5], violations, strict=True):
-            total += multiplier * max(1.0, 1.0 + fast, violation)
-        return 1.0 / total, [multiplier / total for multiplier in multipliers]
-
-    def host_advance(self, rows: list[list[float]], violations: list[float]) -> list[list[float]]:
-        """One step of the controller, in plain numbers."""
-        lowest, highest = math.log(self.bounds[0]), math.log(self.bounds[1])
-        columns = []
-        for column, violation in zip(zip(*rows, strict=True), violations, strict=True):
-            log_multiplier, slow, ascents, skipped, integral, fast = column
-            if not math.isfinite(violation):
-                columns.append((log_multiplier, slow, ascents, skipped + 1.0, integral, fast))
-                continue
-            ascents += 1.0
-            slow += max(1.0 / ascents, 1.0 - self.decay) * (violation - slow)
-            fast += max(1.0 / ascents, 0.1) * (violation - fast)
-            push = min(max(math.asinh(fast), -LARGEST_FALL), LARGEST_RISE)
-            integral = min(max(integral + self.rate * push, lowest), highest)
-            log_multiplier = min(max(integral + self.gain * math.asinh(slow), lowest), highest)
-            columns.append((log_multiplier, slow, ascents, skipped, integral, fast))
-        return [list(row) for row in zip(*columns, strict=True)]
+        ascents = column["ascents"] + 1.0
+        slow, fast = column["moving_average"], column["fast_average"]
+        # plain means until the decay remembers less than all
+        slow = slow + m.maximum(1.0 / ascents, 1.0 - self.decay) * (seen.violation - slow)
+        fast = fast + m.maximum(1.0 / ascents, 0.1) * (seen.violation - fast)
+        push = m.clip(m.asinh(fast), -LARGEST_FALL, LARGEST_RISE)
+        integral = m.clip(column["integral"] + self.rate * push, lowest, highest)
+        return {
+            "log_multiplier": m.clip(integral + self.gain * m.asinh(slow), lowest, highest),
+            "moving_average": slow,
+            "ascents": ascents,
+            "integral": integral,
+            "fast_average": fast,
+        }
 
     def saturated(self, table: Tensor) -> Tensor:
         """Which multipliers are at the upper bound while still violated."""
-        return (table[0] >= math.log(self.bounds[1]) - AT_BOUND) & (table[1] > 0.0)
+        columns = self.columns(table)
+        at_bound = columns["log_multiplier"] >= math.log(self.bounds[1]) - AT_BOUND
+        return at_bound & (columns["moving_average"] > 0.0)

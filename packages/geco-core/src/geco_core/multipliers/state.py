@@ -3,90 +3,202 @@
 from array import array
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
+from geco_core.multipliers.observed import Measure, Seen
+from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUpdate, Observation
+
+if TYPE_CHECKING:
+    from torch import distributed as dist
 
 __all__ = ["Multipliers"]
 
 _CODES: dict[torch.dtype, Literal["f", "d"]] = {torch.float32: "f", torch.float64: "d"}
+_HALVES = (torch.float16, torch.bfloat16)
 SKIPPED = COMMON_ROWS.index("skipped")
+#: Up to how many multipliers plain numbers are quicker than tensors.
+FEW = 8
 
 
 class Multipliers(nn.Module):
-    r"""Log-multipliers, moving averages and counts of :math:`L` constraints.
+    r"""Log-multipliers, moving averages and counts of :math:`L` multipliers.
 
     All of it is one buffer and never a parameter: no optimizer moves a multiplier, and an ascent
-    costs the same few operations for one constraint and for many. Violations come in the units
+    costs the same few operations for one multiplier and for many. Violations come in the units
     of the rule, relative to their scale or not; the scales are only needed to read the table.
+
+    The table is float32 at least, whatever the default dtype: half precision would lose every
+    ascent below one part in a thousand.
 
     Args:
         update: The rule.
-        constraints: The number :math:`L` of constraints.
+        count: The number :math:`L` of multipliers.
     """
 
     table: Tensor
-    one_skipped: Tensor
 
-    def __init__(self, update: MultiplierUpdate, constraints: int) -> None:
+    def __init__(self, update: MultiplierUpdate, count: int) -> None:
         super().__init__()
         self.update = update
-        self.register_buffer("table", update.table(constraints))
-        one_skipped = torch.zeros(len(update.rows), 1)
-        one_skipped[SKIPPED] = 1.0
-        self.register_buffer("one_skipped", one_skipped, persistent=False)
+        self.register_buffer("table", _at_least_float32(update.table(count)))
         # the table in plain numbers, which table it is, and in which version
         self._known: tuple[Tensor, int, list[list[float]]] | None = None
         self._staging: tuple[array[float], Tensor] | None = None
+        self._constants: dict[tuple[float, ...], Tensor] = {}
 
-    def ascend(self, violation: Tensor) -> None:
-        r"""Moves every multiplier whose violation is finite, and counts the others.
+    def observe(
+        self,
+        loss: Tensor,
+        measures: Sequence[Measure],
+        scales: Sequence[float],
+        elements: Sequence[float],
+        examples: int,
+        ranks: "tuple[dist.ProcessGroup | None] | None" = None,
+    ) -> Seen:
+        r"""What the rule sees of a batch.
 
         Args:
-            violation: The detached mean violation of every constraint in the units of the rule,
-                :math:`(L,)`.
+            loss: The mean of the KL or other loss that is minimised, a scalar.
+            measures: What each constraint says of the batch.
+            scales: What the violations of each constraint are divided by: its scale, or 1.
+            elements: The elements of an example for each constraint, NaN where unknown.
+            examples: The examples of the batch.
+            ranks: The process group, in a tuple, whose ranks see a part of the batch each; None
+                where this process sees all of it.
         """
-        table = self.table
-        if violation.dtype != table.dtype:
-            violation = violation.to(table.dtype)
-        moved = self.update.advance(table, violation)
-        kept = table + self.one_skipped
+        if self.table.dtype in _HALVES:
+            # whoever converts buffers behind the module's back, as FSDP's `buffer_dtype` does
+            self.table = self.table.float()
+        plain = all(m.examples is None and type(m.value) is Tensor for m in measures)
+        if plain and ranks is None and self._on_host(len(measures)):
+            numbers = [
+                cast("float", (m.value if m.true is None else m.true).tolist()) for m in measures
+            ]
+            violation = [number / scale for number, scale in zip(numbers, scales, strict=True)]
+            known = [float(value) for value in elements]
+            seen = Observation(violation, cast("float", loss.tolist()), known, 1.0)
+            return Seen(seen, None, examples)
+        values, counts, shares, known = [], [], [], []
+        for m, scale, value in zip(measures, scales, elements, strict=True):
+            true = (m.value if m.true is None else m.true).detach().reshape(-1)
+            values.append(true.to(self.table.dtype) / scale)
+            counts.append(
+                torch.full_like(values[-1], examples) if m.examples is None else m.examples
+            )
+            shares.append(torch.ones_like(values[-1]) if m.share is None else m.share)
+            known += [value] * len(true)
+        observation = Observation(
+            torch.cat(values),
+            loss.detach().to(self.table.dtype),
+            self._constant(known),
+            1.0 if all(m.share is None for m in measures) else _joined(shares, values[0]),
+        )
+        whole = all(m.examples is None for m in measures)
+        here = Seen(observation, None if whole else _joined(counts, values[0]), examples)
+        return here if ranks is None else here.over_ranks(*ranks)
+
+    def weighted(
+        self, loss: Tensor, measures: Sequence[Measure], scales: Sequence[float], seen: Seen
+    ) -> Tensor:
+        """The sum of the loss and of the violations, each with the rule's weight."""
+        observation = seen.observation
+        if seen.on_host:
+            return self._weighted_on_host(loss, measures, scales, observation)
+        update, table = self.update, self.table
+        values = torch.cat(
+            [m.value.reshape(-1) / scale for m, scale in zip(measures, scales, strict=True)]
+        )
+        if update.straight_through:
+            # the value of the average with the gradient of the batch
+            average = update.advance(table, observation)[1].to(values.dtype)
+            values = average + (values - values.detach())
+        loss_weight, weights = update.weights(table, observation)
+        if any(m.share is not None for m in measures):
+            # the shares of this rank: the mean over ranks is that of the whole batch
+            ours = [torch.ones(1).to(values) if m.share is None else m.share for m in measures]
+            weights = weights * _joined(ours, values)
+        return torch.dot(values, weights.to(values.dtype)) + loss * loss_weight
+
+    def _weighted_on_host(
+        self,
+        loss: Tensor,
+        measures: Sequence[Measure],
+        scales: Sequence[float],
+        observation: Observation,
+    ) -> Tensor:
+        update, rows = cast("ColumnUpdate", self.update), self._rows(self.table)
+        columns = _by_column(observation)
+        loss_weight, weights = update.host_weights(rows, columns)
+        total = loss * loss_weight
+        for m, weight, scale in zip(measures, weights, scales, strict=True):
+            total = torch.add(total, m.value, alpha=weight / scale)
+        if update.straight_through:
+            # the value of the average with the gradient of the batch
+            averages = update.host_advance(rows, columns)[1]
+            pairs = zip(weights, averages, observation.violation, strict=True)
+            total = total + sum(w * (average - value) for w, average, value in pairs)
+        return total
+
+    def ascend(self, seen: Seen) -> None:
+        """Moves every multiplier whose violation is finite and was seen, and counts the others.
+
+        Without a finite loss none moves. Multipliers of which no example was seen stay as they
+        are, uncounted.
+        """
+        table, (observation, counts, _) = self.table, seen
+        if seen.on_host:
+            self._ascend_on_host(observation)
+            return
+        if self.table.dtype != observation.violation.dtype:
+            violation, loss, elements, share = observation
+            violation, loss = violation.to(table.dtype), loss.to(table.dtype)
+            observation = Observation(violation, loss, elements.to(table.dtype), share)
+        violation, loss = observation.violation, observation.loss
+        moved = self.update.advance(table, observation)
+        kept = torch.cat([table[:SKIPPED], table[SKIPPED:][:1] + 1.0, table[SKIPPED + 1 :]])
         # nothing but a finite number is 0 after taking itself away
-        finite = violation.sub(violation).eq(0.0)
+        finite = (violation - violation).add(loss - loss).eq(0.0)
+        moved = torch.where(finite, moved, kept)
+        if counts is not None:
+            moved = torch.where(counts > 0, moved, table)
         if torch.compiler.is_compiling():
             # compiled together with the loss, a table changed in place would be read by a
             # backward that recomputes the weights: wrong gradients without an error
-            self.table = torch.where(finite, moved, kept)
+            self.table = moved
         else:
-            torch.where(finite, moved, kept, out=table)
+            table.copy_(moved)
 
-    @property
-    def on_host(self) -> bool:
+    def joined(self, one: Seen, other: Seen) -> Seen:
+        """The means over the examples of two micro-batches."""
+        return self.in_tensors(one).joined_with(self.in_tensors(other))
+
+    def in_tensors(self, seen: Seen) -> Seen:
+        """The same in tensors, of the kind of the table."""
+        if not seen.on_host:
+            return seen
+        violation, loss, elements, share = seen.observation
+        values = (self.as_tensor(violation), self.as_tensor([loss])[0], self.as_tensor(elements))
+        return Seen(Observation(*values, share), seen.counts, seen.examples)
+
+    def _on_host(self, columns: int) -> bool:
         """Whether plain numbers may be used: in host memory, known, and not being traced."""
-        if torch.compiler.is_compiling():
+        if columns > FEW or torch.compiler.is_compiling():
             return False
         table = self._buffers["table"]  # quicker than the attribute
         return (
             type(table) is Tensor  # fake tensors are subclasses
             and table.is_cpu
             and not table.is_inference()  # these have no version
-            and self.update.has_host_arithmetic
+            and isinstance(self.update, ColumnUpdate)
+            and table.shape[1] == columns
         )
 
-    def host_weights(self, violations: list[float]) -> tuple[float, list[float]]:
-        """The weights of the KL and of the violations in the rule's units, in plain numbers."""
-        return self.update.host_weights(self._rows(self.table), violations)
-
-    def host_ascend(self, violations: list[float]) -> None:
-        """:meth:`ascend` in plain numbers."""
-        table = self.table
-        rows = self.update.host_advance(self._rows(table), violations)
-        if table.dtype not in _CODES:
-            table.copy_(torch.tensor(rows, dtype=table.dtype))
-            return
+    def _ascend_on_host(self, observation: Observation) -> None:
+        table, update = self.table, cast("ColumnUpdate", self.update)
+        rows = update.host_advance(self._rows(table), _by_column(observation))
         # a tensor over memory that is written as plain numbers: much quicker than torch.tensor
         memory, view = self._staging or self._stage(table)
         if view.dtype is not table.dtype or view.shape != table.shape:
@@ -94,7 +206,7 @@ class Multipliers(nn.Module):
         memory[:] = array(_CODES[table.dtype], chain.from_iterable(rows))
         table.copy_(view)
         # what the table holds and not what was computed: a resumed run reads the former
-        flat, width = memory.tolist(), len(violations)
+        flat, width = memory.tolist(), table.shape[1]
         rows = [flat[i : i + width] for i in range(0, len(flat), width)]
         # straight into the dictionary: a module's own assignment is slow
         self.__dict__["_known"] = (table, table._version, rows)
@@ -139,26 +251,61 @@ class Multipliers(nn.Module):
         return self.update.saturated(self.table)
 
     def skipped(self) -> Tensor:
-        """How many ascents were skipped because a violation was not finite, :math:`(L,)`."""
+        """How many ascents were skipped because a value was not finite, :math:`(L,)`."""
         return self.table[SKIPPED].long()
 
+    def with_rows(self, table: Tensor, rows: Sequence[str]) -> Tensor:
+        """A saved table in the rule's rows: those that it lacks are as at the start."""
+        own = _at_least_float32(self.update.table(table.shape[1])).to(table.device, copy=True)
+        for index, row in enumerate(self.update.rows):
+            if row in rows:
+                own[index] = table[list(rows).index(row)]
+        return own
+
     def extra_repr(self) -> str:
-        """The rule and the number of constraints."""
-        return f"{self.update}, constraints={self.table.shape[1]}"
+        """The rule and the number of multipliers."""
+        return f"{self.update}, count={self.table.shape[1]}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles read their own table."""
-        return {**self.__dict__, "_known": None, "_staging": None}
+        return {**self.__dict__, "_known": None, "_staging": None, "_constants": {}}
 
-    def as_tensor(self, scales: Sequence[float]) -> Tensor:
+    def as_tensor(self, values: Sequence[float]) -> Tensor:
         """Numbers as a tensor of the table's kind."""
-        return torch.tensor(scales, dtype=self.table.dtype, device=self.table.device)
+        return torch.tensor(values, dtype=self.table.dtype, device=self.table.device)
+
+    def _constant(self, values: Sequence[float]) -> Tensor:
+        """Numbers that hardly ever change as a tensor, without sending them each time."""
+        if torch.compiler.is_compiling() or type(self.table) is not Tensor:
+            return self.as_tensor(values)
+        key = tuple(values)
+        known = self._constants.get(key)
+        if known is None or known.dtype != self.table.dtype or known.device != self.table.device:
+            known = self.as_tensor(values)
+            self.__dict__["_constants"] = {key: known}
+        return known
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.table = _at_least_float32(self.table)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        before, one_skipped = self.table, self.one_skipped
+        before = self.table
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.table.dtype in (torch.float16, torch.bfloat16):
-            # half precision would lose every ascent below one part in a thousand
+        if self.table.dtype in _HALVES:
             self.table = before.to(self.table.device)
-            self.one_skipped = one_skipped.to(self.table.device)
         return self
+
+
+def _by_column(observation: Observation) -> list[Observation]:
+    """Observations of single multipliers, in plain numbers."""
+    violation, loss, elements, _ = observation
+    return [Observation(v, loss, d, 1.0) for v, d in zip(violation, elements, strict=True)]
+
+
+def _joined(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    return torch.cat([part.detach().reshape(-1).to(like.dtype) for part in parts])
+
+
+def _at_least_float32(table: Tensor) -> Tensor:
+    return table.float() if table.dtype in _HALVES else table

@@ -1,21 +1,49 @@
 r"""What a rule for the multipliers is.
 
 A rule is a frozen description. It owns no memory: it reads a table with one column per
-constraint, held by :class:`geco_core.multipliers.state.Multipliers`, and returns the next one. The
-first rows are common to all rules (:data:`COMMON_ROWS`). Everything is arithmetic on tensors of
-a few numbers: nothing waits for the device, and all of it can be compiled.
+multiplier, held by :class:`geco_core.multipliers.state.Multipliers`, and returns the next one. The
+first rows are common to all rules (:data:`COMMON_ROWS`); beyond them a rule may have any rows that
+it likes. There are two ways to write one:
+
+- :class:`ColumnUpdate`, whose formula is the same for every multiplier: it is written once, in
+  operators and the functions of :mod:`geco_core.multipliers.arithmetic`, and works on numbers of
+  the host and on tensors of a device;
+- :class:`MultiplierUpdate`, arithmetic on tensors, for rules in which multipliers see each other.
+
+Nothing in either may wait for the device, and all of it can be compiled.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["COMMON_ROWS", "MultiplierUpdate"]
+from geco_core.multipliers.arithmetic import NUMBERS, TENSORS, Arithmetic, Number
+
+__all__ = ["COMMON_ROWS", "ColumnUpdate", "MultiplierUpdate", "Observation"]
 
 #: The rows that every rule has: logarithm of the multiplier, moving average of the violation,
-#: number of ascents made, number of ascents skipped because the violation was not finite.
+#: number of ascents made, number of ascents skipped because a value was not finite.
 COMMON_ROWS = ("log_multiplier", "moving_average", "ascents", "skipped")
+
+
+class Observation(NamedTuple):
+    r"""What was seen of a batch, detached: of all its examples, on all ranks.
+
+    Tensors :math:`(L,)` with one value per multiplier, or, for :class:`ColumnUpdate` on the host,
+    the numbers of one multiplier.
+    """
+
+    violation: Number
+    """The mean violation, in the units of the rule; 0 where nothing was observed."""
+    loss: Number
+    """The mean of the KL or other loss that is minimised, a scalar."""
+    elements: Number
+    """The elements of an example that the constraint is a mean over, NaN where unknown."""
+    share: Number
+    """The share of the batch that the multiplier speaks of: 1 unless there are groups."""
 
 
 class MultiplierUpdate(ABC):
@@ -44,57 +72,127 @@ class MultiplierUpdate(ABC):
         return False
 
     def table(self, constraints: int) -> Tensor:
-        r"""The table at the start, :math:`(\text{rows}, L)`, zeros unless overridden."""
-        return torch.zeros(len(self.rows), constraints)
+        r"""The table at the start, :math:`(\text{rows}, L)`, zeros unless overridden.
+
+        In float32 at least, whatever the default dtype.
+        """
+        dtype = torch.promote_types(torch.float32, torch.get_default_dtype())
+        return torch.zeros(len(self.rows), constraints, dtype=dtype)
 
     @abstractmethod
-    def weights(self, table: Tensor, violation: Tensor) -> tuple[Tensor, Tensor]:
+    def weights(self, table: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
         r"""The weights in the loss.
 
         Args:
             table: The rule's table, :math:`(\text{rows}, L)`.
-            violation: The detached violations of the batch, :math:`(L,)`.
+            observation: What was seen of the batch.
 
         Returns:
-            The weight of the KL, a scalar, and those of the violations, :math:`(L,)`.
+            The weight of the KL, a scalar, and those of the violations, :math:`(L,)`, each of
+            which is multiplied by the multiplier's share of the batch afterwards.
         """
 
     @abstractmethod
-    def average(self, table: Tensor, violation: Tensor) -> Tensor:
-        """The moving average with one more violation, :math:`(L,)`."""
-
-    @abstractmethod
-    def advance(self, table: Tensor, violation: Tensor) -> Tensor:
+    def advance(self, table: Tensor, observation: Observation) -> Tensor:
         r"""The table after one ascent.
 
         Args:
             table: The rule's table, :math:`(\text{rows}, L)`.
-            violation: The violations, :math:`(L,)`. Columns where it is not finite may become
-                anything: the caller keeps the old ones.
+            observation: What was seen since the last ascent. Columns where the violation or the
+                loss is not finite may become anything: the caller keeps the old ones.
 
         Returns:
             The new table; the row of skipped ascents is left to the caller.
         """
 
-    @property
-    def has_host_arithmetic(self) -> bool:
-        """Whether :meth:`host_weights` and :meth:`host_advance` are there."""
-        return False
+    def saturated(self, table: Tensor) -> Tensor:
+        """Which multipliers are stuck while still violated, :math:`(L,)`; none by default.
 
-    def host_weights(
-        self, rows: list[list[float]], violations: list[float]
-    ) -> tuple[float, list[float]]:
-        """:meth:`weights` in plain numbers.
-
-        On the CPU the arithmetic on a handful of numbers costs a tenth of what it costs as
-        operations on tensors, and there is no device to wait for.
+        Args:
+            table: The rule's table, of which any row may be read.
         """
-        raise NotImplementedError
+        return torch.zeros_like(table[0], dtype=torch.bool)
 
-    def host_advance(self, rows: list[list[float]], violations: list[float]) -> list[list[float]]:
-        """:meth:`advance` in plain numbers; columns that are not finite are kept and counted."""
-        raise NotImplementedError
+    def columns(self, table: Tensor) -> dict[str, Tensor]:
+        r"""The rows of a table by name, each :math:`(L,)`."""
+        return dict(zip(self.rows, table.unbind(0), strict=True))
+
+
+class ColumnUpdate(MultiplierUpdate):
+    r"""A rule whose formula is the same for every multiplier, written once for one of them.
+
+    With :math:`w_l` and :math:`d_l` as :meth:`weigh` returns them and :math:`\rho_l` the share of
+    the batch that multiplier :math:`l` speaks of, the loss is
+    :math:`(KL + \sum_l \rho_l w_l c_l) / D` with :math:`D` = :meth:`divisor` of
+    :math:`\sum_l \rho_l d_l`.
+    """
+
+    __slots__ = ()
 
     @abstractmethod
-    def saturated(self, table: Tensor) -> Tensor:
-        """Which multipliers are at their upper bound while still violated, :math:`(L,)`."""
+    def weigh(
+        self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
+    ) -> tuple[Number, Number]:
+        """The weight of a violation before division, and what it adds to the divisor.
+
+        Args:
+            m: The functions that may be used.
+            column: The rows of the table by name.
+            seen: What was seen of the batch.
+        """
+
+    @abstractmethod
+    def move(
+        self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
+    ) -> Mapping[str, Number]:
+        """The rows after one ascent by name; that of skipped ascents is ignored.
+
+        Args:
+            m: The functions that may be used.
+            column: The rows of the table by name.
+            seen: What was seen since the last ascent.
+        """
+
+    def divisor(self, m: Arithmetic, total: Number) -> Number:
+        """What the loss is divided by, given the sum over the multipliers: 1 more."""
+        return 1.0 + total
+
+    def weights(self, table: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
+        """The formula on tensors."""
+        weight, adds = self.weigh(TENSORS, self.columns(table), observation)
+        total = (adds * observation.share * torch.ones_like(table[0])).sum()
+        divisor = self.divisor(TENSORS, total)
+        kl_weight = torch.ones_like(total) / divisor
+        return kl_weight, weight * kl_weight
+
+    def advance(self, table: Tensor, observation: Observation) -> Tensor:
+        """The formula on tensors."""
+        columns = self.columns(table)
+        moved = {**columns, **self.move(TENSORS, columns, observation)}
+        return torch.stack([moved[row] for row in self.rows])
+
+    def host_weights(
+        self, rows: Sequence[Sequence[float]], seen: Sequence[Observation]
+    ) -> tuple[float, list[float]]:
+        """The formula on numbers: a table as a list of rows, one observation per column."""
+        names, total, weights = self.rows, 0.0, []
+        for column, one in zip(zip(*rows, strict=True), seen, strict=True):
+            weight, adds = self.weigh(NUMBERS, dict(zip(names, column, strict=True)), one)
+            weights.append(weight)
+            total += adds
+        kl_weight = 1.0 / self.divisor(NUMBERS, total)
+        return kl_weight, [weight * kl_weight for weight in weights]
+
+    def host_advance(
+        self, rows: Sequence[Sequence[float]], seen: Sequence[Observation]
+    ) -> list[list[float]]:
+        """The formula on numbers; columns that are not finite are kept and counted."""
+        names, columns = self.rows, []
+        for column, one in zip(zip(*rows, strict=True), seen, strict=True):
+            named: dict[str, Any] = dict(zip(names, column, strict=True))
+            if NUMBERS.isfinite(one.violation) and NUMBERS.isfinite(one.loss):
+                moved: Mapping[str, Any] = {**named, **self.move(NUMBERS, named, one)}
+            else:
+                moved = {**named, "skipped": named["skipped"] + 1.0}
+            columns.append([moved[name] for name in names])
+        return [list(row) for row in zip(*columns, strict=True)]
