@@ -6,8 +6,13 @@ import torch
 from matplotlib.figure import Figure
 
 import geco_models
-from geco_experiments.config import DatasetConfig, ModelConfig, ObjectiveConfig, RunConfig
-from geco_experiments.config import TrainingConfig
+from geco_experiments.config import (
+    DatasetConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from geco_experiments.datasets import Dataset, DatasetSpec, Split
 from geco_experiments.studies import Drawing, Study, final_values
 
@@ -63,4 +68,6 @@ class WaveStudy(Study):
         axes.plot(data["kappa"], data["kappa"], color="grey")
         axes.plot(data["kappa"], data["final_rms_error"].sel(split="train"), "o")
         axes.set(xlabel="κ", ylabel="RMS error")
-        return [Drawing("waves", figure, "Error reached over error asked for.", "Points on a line")]
+        return [
+            Drawing("waves", figure, "Error reached over error asked for.", "Points on a line")
+        ]
