@@ -21,6 +21,11 @@ from geco_theory.linalg import squarem
 
 _BLOCK = 2**19  # numbers in one block of pairs
 _MOST_CYCLES = 800  # of the ascent from one point
+_NEWTON_AXES = 128  # of the data up to which Newton steps are taken
+_NEWTON_STEPS = 30
+_LEAST_SHARE = 1e-3  # of a Newton step that is still tried
+_LEAST_CURVATURE = 1e-6  # to which sizes of curvatures are raised
+_NEGLIGIBLE = 1e-12  # share of D of a row that is left out of its curvature
 _POINTS = 256  # points in one block
 _ROWS = 1024  # rows in one block, at least
 
@@ -75,6 +80,23 @@ class Landscape:
             log_d[begin : begin + _POINTS] = np.log(sums[:, r]) + shift
         log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (2 * self.temperature)
         return log_d, ahead
+
+    def newton_moves(self, points: Array, ahead: Array) -> Array:
+        """Newton steps (p, r) at points whose mean-shift steps lead to `ahead`."""
+        moves = np.zeros(points.shape)
+        r = points.shape[1]
+        reach = np.sqrt(self.temperature)
+        for i, (point, target) in enumerate(zip(points, ahead, strict=True)):
+            terms = np.append(point, 1.0) @ self.left
+            terms = np.exp(terms - terms.max())
+            near = np.flatnonzero(terms > _NEGLIGIBLE * terms.sum())
+            gaps = self.rows[near] - target
+            gaps *= np.sqrt(terms[near] / (terms[near].sum() * self.temperature))[:, None]
+            values, vectors = np.linalg.eigh(np.eye(r) - gaps.T @ gaps)
+            sizes = np.maximum(np.abs(values), _LEAST_CURVATURE)
+            move = vectors @ ((vectors.T @ (target - point)) / sizes)
+            moves[i] = move * min(1.0, reach / max(float(np.linalg.norm(move)), 1e-300))
+        return moves
 
     def _exact_step(self, points: Array) -> tuple[Array, Array]:
         """The same from the differences of all pairs."""
@@ -136,6 +158,8 @@ def climb(
     Returns:
         Points that settled or were still going, and whether each settled.
     """
+    if len(starts) == 0:
+        return starts, starts
     reach = np.sqrt(landscape.temperature)
     points, safe, floor = starts, starts, np.full(len(starts), -np.inf)
     ended: list[Array] = []
@@ -173,6 +197,36 @@ def climb(
 
 def _row_lengths(vectors: Array) -> Array:
     return np.asarray(np.linalg.norm(vectors, axis=1))
+
+
+def newton_ascent(landscape: Landscape, points: Array, accuracy: float) -> Array:
+    r"""Newton steps on ln D from every point, each raising it.
+
+    With g the mean-shift step and C the covariance of the data under the terms of D the Hessian is
+    :math:`(C - T) / T^2`, so the step is :math:`(I - C/T)^{-1} (g - y)`, with the eigenvalues
+    replaced by their sizes where D is not concave. Where mean shift crawls, along a ridge or
+    beside a value about to be born, it takes a few.
+    """
+    if len(points) == 0 or points.shape[1] > _NEWTON_AXES or landscape.exact:
+        return points
+    height, ahead = landscape.step(points)
+    found, going = points.copy(), np.arange(len(points))
+    share = np.ones(len(points))
+    for _ in range(_NEWTON_STEPS):
+        move = landscape.newton_moves(found[going], ahead[going])
+        gain = np.einsum("ij,ij->i", move, ahead[going] - found[going]) / landscape.temperature
+        kept = (gain > 0.01 * accuracy) & (share[going] > _LEAST_SHARE)
+        going, move = going[kept], move[kept]
+        if len(going) == 0:
+            break
+        trial = found[going] + share[going, None] * move
+        there, next_ahead = landscape.step(trial)
+        better = there > height[going]
+        share[going] = np.where(better, 1.0, 0.25 * share[going])
+        raised = going[better]
+        found[raised], height[raised] = trial[better], there[better]
+        ahead[raised] = next_ahead[better]
+    return found
 
 
 def distinct(points: Array, height: Array, distance: float) -> NDArray[np.intp]:
