@@ -15,8 +15,9 @@ Each variant is timed in turn, in an order drawn anew in each round; the table g
 - share of the peak: the step's floating-point operations a second (counted, not estimated) over
   those of a bfloat16 product of two 8192 x 8192 matrices in the same run.
 
-The table is written to `benchmarks/results/accelerator-DEVICE.md` unless `--out` says otherwise or
-the run is quick. No such file: the script has been run on CPUs only, to test it.
+The table is written to the folder `results` beside this script, in a file with the device's name,
+unless `--out` says otherwise or the run is quick. While no such file is there, the script has been
+run on CPUs only, to test it.
 """
 
 import argparse
