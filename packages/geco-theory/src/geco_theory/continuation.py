@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from geco_theory._typing import Array
 from geco_theory.deterministic_annealing.solver import solve_equal
+from geco_theory.free_energy.blahut_arimoto import moments
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
 from geco_theory.free_energy.solution import Solution
@@ -20,7 +21,10 @@ from geco_theory.npmle.solver import solve_free
 from geco_theory.validation import whole_number
 
 Report = Callable[[Solution], None]
+_MOST_REVISIONS = 4  # of each temperature
 _DEFAULT_NUMBER = 40
+_COLDEST = 1e-200  # in units of the total variance
+_MANY = 0.5  # of the samples: values from which on heating begins at the other end
 _LOWEST = 1 / 30  # of the stability temperature
 _ABOVE_TOP = 1.05  # times the top transition
 SAMPLED = "from a sample of the data: a lower estimate of ln S, not a bound on the error of F"
@@ -36,6 +40,7 @@ class Solver:
         tolerance: The certificate to reach (free masses).
         memory: MiB for the matrices of a Newton step.
         workers: Threads within one temperature, where Newton steps do not fit into the memory.
+        top: Temperature from which on one value is the optimum (free masses), in standard units.
     """
 
     data: StandardData
@@ -43,6 +48,7 @@ class Solver:
     tolerance: float
     memory: float
     workers: int = 1
+    top: float = float("inf")
 
     def solve(self, temperature: float, start: Mixture) -> Solution:
         """Solve one temperature, in standard units, from `start`."""
@@ -50,7 +56,7 @@ class Solver:
             return solve_free(
                 self.data,
                 temperature,
-                start,
+                self.one_value() if temperature >= self.top else start,
                 tolerance=self.tolerance,
                 memory=self.memory,
                 workers=self.workers,
@@ -77,25 +83,33 @@ class Solver:
 def follow(
     solver: Solver,
     temperatures: Array,
-    direction: Literal["heating", "cooling"],
+    direction: Literal["heating", "cooling", "both ends"],
     max_clusters: int | None,
     n_jobs: int | None,
     report: Report,
+    revise: Report,
 ) -> None:
     """Solve all temperatures and report each as soon as it is solved.
 
     Args:
         solver: How one temperature is solved.
         temperatures: (t,) in standard units, ascending.
-        direction: The order. Free masses have the same answer either way.
+        direction: The order. Free masses have the same answer either way. `both ends`: cooling
+            until there are more values than half of the samples, then heating from the lowest
+            temperature, where one value per sample is nearly the answer.
         max_clusters: Cooling stops below the temperature where this number is exceeded.
         n_jobs: Stretches of temperatures solved at a time, or where the number of clusters ends
             the path, threads within one temperature (free masses only).
         report: Called with every solution.
+        revise: Called with solutions that replace others, see `lowered`.
     """
+    solved: list[Solution] = []
+    jobs = effective_n_jobs(n_jobs) if solver.masses == "free" else 1
+    if direction == "both ends" and jobs > 1:
+        direction = "heating"  # stretches need no order
     order = temperatures if direction == "heating" else temperatures[::-1]
     start = solver.all_data() if direction == "heating" else solver.one_value()
-    jobs = effective_n_jobs(n_jobs) if solver.masses == "free" else 1
+    many = _MANY * len(solver.data.rows) if direction == "both ends" else np.inf
     if jobs > 1 and len(order) > 1 and max_clusters is None:
         # more stretches than workers: the temperatures in the middle cost the most
         stretches = np.array_split(order, min(3 * jobs, len(order)))
@@ -104,24 +118,64 @@ def follow(
         )
         for part in parts:
             for solution in part:
+                solved.append(solution)
                 report(solution)
-        return
-    solver = replace(solver, workers=jobs)
-    for temperature in order:
-        solution = solver.solve(float(temperature), start)
-        start = solution.mixture
-        report(solution)
-        if max_clusters is not None and start.size > max_clusters:
-            break
+    else:
+        solver = replace(solver, workers=jobs)
+        left = list(order)
+        while left:
+            solution = solver.solve(float(left.pop(0)), start)
+            start = solution.mixture
+            solved.append(solution)
+            report(solution)
+            if max_clusters is not None and start.size > max_clusters:
+                break
+            if start.size > many:
+                left, start, many = left[::-1], solver.all_data(), np.inf
+    if solver.masses == "free":
+        for solution in lowered(solver, solved):
+            revise(solution)
 
 
-def temperature_grid(wanted: int | ArrayLike | None, stability: float, top: float) -> Array:
+def lowered(solver: Solver, solutions: list[Solution]) -> Iterator[Solution]:
+    """Solutions that replace those above which a neighbour's mixture has a lower free energy.
+
+    At the optimum none has. This needs no search for a supremum, so it notices a maximum of D that
+    every ascent has missed.
+
+    Args:
+        solver: How one temperature is solved.
+        solutions: Of free masses, in any order.
+    """
+    path = sorted(solutions, key=lambda solution: solution.temperature)
+    pending = {(i, j) for i in range(len(path)) for j in (i - 1, i + 1) if 0 <= j < len(path)}
+    revisions = 0
+    while pending and revisions < _MOST_REVISIONS * len(path):
+        i, j = pending.pop()
+        here, start = path[i], path[j].mixture
+        state = moments(solver.data, start, here.temperature)
+        missing = (here.free_energy - state.free_energy) / here.temperature
+        if missing <= solver.tolerance + 10 * state.rounding:
+            continue
+        better = solver.solve(here.temperature, start)
+        if better.free_energy >= here.free_energy:
+            continue
+        revisions += 1
+        path[i] = better
+        pending |= {(k, i) for k in (i - 1, i + 1) if 0 <= k < len(path)}
+        yield better
+
+
+def temperature_grid(
+    wanted: int | ArrayLike | None, stability: float, top: float, unit: float = 1.0
+) -> Array:
     """The temperatures to solve, ascending.
 
     Args:
         wanted: Strictly monotone positive temperatures, or how many, or None.
         stability: The stability temperature of the one-value solution.
         top: The temperature of the top transition.
+        unit: The total variance, beside which temperatures must not vanish.
 
     Raises:
         ValueError: If `wanted` is neither.
@@ -143,7 +197,13 @@ def temperature_grid(wanted: int | ArrayLike | None, stability: float, top: floa
             "`temperatures` must be strictly ascending or strictly descending: sort them and drop "
             "repeated ones."
         )
-    return np.sort(grid)
+    grid = np.sort(grid)
+    if not (grid[0] / unit > _COLDEST and grid[-1] / unit < 1.0 / _COLDEST):
+        raise ValueError(
+            f"`temperatures` must lie between {_COLDEST:g} and {1.0 / _COLDEST:g} times the total "
+            f"variance, got {grid[0]:.3g} to {grid[-1]:.3g} for a variance of {unit:.3g}."
+        )
+    return grid
 
 
 def longest_plateau(path: xr.Dataset) -> float:
