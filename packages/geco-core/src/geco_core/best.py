@@ -4,19 +4,18 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from geco_core.constraints.base import BARE
 from geco_core.feasibility import TOLERANCE, is_feasible
 
 __all__ = ["BestFeasible", "Candidate"]
 
 Number: TypeAlias = float | Tensor
-
-#: The name of a violation that was given without one.
-BARE = "constraint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class BestFeasible:
     def __init__(
         self, tolerance: float = TOLERANCE, *, device: torch.device | str | None = "cpu"
     ) -> None:
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
+        if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
             raise TypeError(
                 f"`tolerance` must be a non-negative number, got {type(tolerance).__name__}"
             )
@@ -234,13 +233,8 @@ class BestFeasible:
 
 def _relative(objective: nn.Module) -> dict[str, Tensor] | None:
     """The relative moving averages of an objective's violations, None without constraints."""
-    info: Any = objective.info
-    constraints: Any = objective.constraints
-    if not len(constraints):
-        return None
-    average = info.moving_average
-    named = average if isinstance(average, dict) else dict.fromkeys(constraints, average)
-    return {name: named[name] / constraint.scale for name, constraint in constraints.items()}
+    known: Any = getattr(objective, "relative_violations", None)
+    return None if known is None else known()
 
 
 def _copied(value: Any, device: torch.device | str | None) -> Any:
