@@ -1,6 +1,13 @@
 """Reconstruction constraints and the GECO multiplier optimizer for training VAEs in PyTorch."""
 
-from geco_core.baselines import ELBO, AnnealedELBO
+from geco_core.baselines import (
+    ELBO,
+    AnnealedELBO,
+    CyclicalELBO,
+    FreeBitsELBO,
+    OptimalSigmaELBO,
+    SetPointELBO,
+)
 from geco_core.best import BestFeasible, Candidate
 from geco_core.constraints import (
     ClassificationAccuracy,
@@ -32,13 +39,16 @@ __all__ = [
     "ClassificationAccuracy",
     "ColumnUpdate",
     "Constraint",
+    "CyclicalELBO",
     "Equality",
     "FeatureReconstructionError",
+    "FreeBitsELBO",
     "Info",
     "LocalMoments",
     "MultiplierUpdate",
     "NetworkFeatures",
     "Observation",
+    "OptimalSigmaELBO",
     "PaperUpdate",
     "PatchCrossCorrelation",
     "PerGroup",
@@ -46,6 +56,7 @@ __all__ = [
     "Rate",
     "ReconstructionError",
     "RobustUpdate",
+    "SetPointELBO",
     "ToleranceConstraint",
     "__version__",
 ]

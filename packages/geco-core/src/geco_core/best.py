@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from geco_core.constraints.base import BARE
 from geco_core.feasibility import TOLERANCE, is_feasible
+from geco_core.validation import not_negative
 
 __all__ = ["BestFeasible", "Candidate"]
 
@@ -79,13 +79,7 @@ class BestFeasible:
     def __init__(
         self, tolerance: float = TOLERANCE, *, device: torch.device | str | None = "cpu"
     ) -> None:
-        if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
-            raise TypeError(
-                f"`tolerance` must be a non-negative number, got {type(tolerance).__name__}"
-            )
-        if not (math.isfinite(tolerance) and tolerance >= 0):
-            raise ValueError(f"`tolerance` must be non-negative and finite, got {tolerance}")
-        self.tolerance = float(tolerance)
+        self.tolerance = not_negative("tolerance", tolerance)
         self.device = device
         self._kept: Candidate | None = None
 

@@ -101,7 +101,7 @@ class GECO(nn.Module):
         # the sets of keywords that were found to be spelt well
         self._spelt: set[frozenset[str]] = {frozenset()}
         self._last: tuple[Tensor, Tensor, Seen, Any] | None = None
-        self._watches = (SaturationWatch(), SkipWatch())
+        self._watch, self._skips = SaturationWatch(), SkipWatch()
 
     @property
     def process_group(self) -> "dist.ProcessGroup | None":
@@ -207,7 +207,7 @@ class GECO(nn.Module):
         multipliers.ascend(pending[0])
         if not torch.compiler.is_compiling():
             self._losses = 0
-            for watch in self._watches:
+            for watch in (self._watch, self._skips):
                 watch.tick(multipliers, self)  # type: ignore[arg-type]
 
     def items(self) -> "ItemsView[str, Constraint]":
@@ -215,7 +215,7 @@ class GECO(nn.Module):
         return self._columns.by_label(self._constraints()).items()
 
     def _look(self) -> None:
-        for watch in self._watches:
+        for watch in (self._watch, self._skips):
             watch.look(self.multipliers, self)  # type: ignore[arg-type]
 
     @property
@@ -313,7 +313,7 @@ class GECO(nn.Module):
     def set_extra_state(self, state: Any) -> None:
         """Nothing more to do: it has been checked before anything was loaded."""
         self._pending, self._last, self._losses = [], None, 0
-        for watch in self._watches:
+        for watch in (self._watch, self._skips):
             watch.forget()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:

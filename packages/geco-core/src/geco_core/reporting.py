@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geco_core.feasibility import is_feasible
-from geco_core.info import Info, Named
+from geco_core.info import Info
 
 if TYPE_CHECKING:
     from geco_core.constraints.base import Constraint
@@ -78,7 +78,7 @@ def flat_metrics(info: Info) -> dict[str, float]:
             values.extend([mean, low, high])
 
     for field in fields(info):
-        value: Named | None = getattr(info, field.name)
+        value: Any = getattr(info, field.name)
         if value is None:
             continue
         label = "violation" if field.name == "constraint" else field.name
@@ -99,7 +99,7 @@ def in_lines(
     """One line per constraint, and per multiplier that is not as it should be in groups."""
     lines = []
     average = multipliers.moving_average(scales)
-    fields_ = {
+    fields_: dict[str, Any] = {
         "moving_average": average,
         "feasible": is_feasible(average / multipliers.as_tensor(scales)),
         "multiplier": multipliers.multiplier(scales),
@@ -108,8 +108,8 @@ def in_lines(
     }
     for name, where in columns.slices():
         constraint = named[name]
-        one = {
-            field: constraint.as_reported(field, values[where]).tolist()  # type: ignore[index]
+        one: dict[str, Any] = {
+            field: constraint.as_reported(field, values[where]).tolist()
             for field, values in fields_.items()
         }
         if isinstance(one["multiplier"], list):

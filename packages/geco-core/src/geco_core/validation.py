@@ -20,6 +20,7 @@ __all__ = [
     "check_number",
     "check_violation",
     "finite",
+    "not_negative",
     "positive",
     "valid_kappa",
     "whole",
@@ -62,40 +63,6 @@ def check_images(x: Tensor, reconstruction: Tensor, *, dimensions: tuple[int, ..
         raise ValueError(
             f"`x` must have {allowed} axes (batch, channels, then space), got shape "
             f"{tuple(x.shape)}"
-        )
-
-
-def check_kl(kl: Tensor, x: Tensor, like: Tensor | None = None) -> None:
-    """Checks that there is one KL per example.
-
-    Raises:
-        TypeError: If `kl` is not a floating-point tensor, or `x` not a tensor.
-        ValueError: If its shape is not that of the batch, the batch is empty, or its device is
-            not that of `like`.
-    """
-    # the usual case is seen at a glance; this is the hot path of a training loop
-    if type(kl) is Tensor and type(x) is Tensor and kl.dtype is torch.float32 and kl.dim() == 1:
-        fits = x.dim() > 0 and 0 < kl.shape[0] == x.shape[0]
-        if fits and (like is None or kl.device == like.device):
-            return
-    values: dict[str, object] = {"kl": kl, "x": x}
-    for name, value in values.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}")
-    if not kl.is_floating_point():
-        raise TypeError(f"`kl` must have a floating-point dtype, got {kl.dtype}")
-    if kl.dim() != 1 or x.dim() == 0 or kl.shape[0] != x.shape[0]:
-        due = f"({x.shape[0]},)" if x.dim() else "(batch,)"
-        raise ValueError(
-            f"`kl` must hold one value per example, shape {due}, got {tuple(kl.shape)}; sum it "
-            f"over the latent dimensions only"
-        )
-    if kl.shape[0] == 0:
-        raise ValueError("`kl` must hold at least one example, got an empty batch")
-    if like is not None and kl.device != like.device:
-        raise ValueError(
-            f"`kl` is on {kl.device}, but the objective is on {like.device}; move it with "
-            f"objective.to({str(kl.device)!r})"
         )
 
 
@@ -143,9 +110,9 @@ def check_kl(kl: Tensor, x: Any, like: Tensor | None = None) -> None:
             `like`.
     """
     # the usual case is seen at a glance; this is the hot path of a training loop
-    if type(kl) is Tensor and kl.dtype is torch.float32 and kl.dim() == 1 and kl.shape[0] > 0:
-        if like is None or kl.device == like.device:
-            return
+    usual = type(kl) is Tensor and kl.dtype is torch.float32 and kl.dim() == 1
+    if usual and kl.shape[0] > 0 and (like is None or kl.device == like.device):
+        return
     if not isinstance(kl, Tensor):
         raise TypeError(f"`kl` must be a torch.Tensor, got {type(kl).__name__}")
     if not kl.is_floating_point():
@@ -154,6 +121,12 @@ def check_kl(kl: Tensor, x: Any, like: Tensor | None = None) -> None:
         raise ValueError(_one_per_example(kl, x))
     if kl.shape[0] == 0:
         raise ValueError("`kl` must hold at least one example, got an empty batch")
+    if like is not None and like.is_meta and not kl.is_meta and isinstance(kl, Tensor):
+        raise ValueError(
+            f"`kl` is on {kl.device}, but the objective was built on the meta device; call "
+            f"objective.to_empty(device=...) and load its state, or load with assign=True. "
+            f"Built elsewhere it moves with objective.to({str(kl.device)!r})"
+        )
     if like is not None and kl.device != like.device:
         raise ValueError(
             f"`kl` is on {kl.device}, but the objective is on {like.device}; move it with "
@@ -200,6 +173,19 @@ def finite(name: str, value: object) -> float:
     number = _number(name, value)
     if not math.isfinite(number):
         raise ValueError(f"`{name}` must be finite, got {value}")
+    return number
+
+
+def not_negative(name: str, value: object) -> float:
+    """Checks that a number is not negative and finite, and returns it as a float.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is negative or not finite.
+    """
+    number = _number(name, value, "a non-negative number")
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"`{name}` must be non-negative and finite, got {value}")
     return number
 
 

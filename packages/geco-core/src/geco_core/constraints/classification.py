@@ -44,8 +44,9 @@ class ClassificationAccuracy(ToleranceConstraint):
             off, batch normalisation with its running statistics, no gradients); the module that
             was passed is not changed. The copy is shared by all constraints that were given the
             same network, and is no part of their parameters and state. Images are converted to
-            the dtype of its parameters. A method of a module is treated alike. Any other callable is used as it is; freezing
-            what it calls is up to the caller. It takes reconstructions :math:`(B, *)` and
+            the dtype of its parameters. A method of a module is treated alike. Any other
+            callable is used as it is; freezing what it calls is up to the caller. It takes
+            reconstructions :math:`(B, *)` and
             returns :math:`(B, K)` for :math:`K \ge 2` classes, or :math:`(B, K, *)` for a class
             at each location, which are averaged.
         outputs: What the classifier returns: "logits", before a softmax over the classes, or
@@ -98,8 +99,9 @@ class ClassificationAccuracy(ToleranceConstraint):
             reconstruction: The decoder's output, of the same shape.
             labels: The classes, integers :math:`(B,)` from 0 to :math:`K - 1`, or one-hot (or
                 soft) labels :math:`(B, K)`. Examples with the label `ignore_index`, or with
-                one-hot labels that are all 0, have none and are left out. Integers out of range are an error on a CPU; on a
-                GPU they stop the kernel, as in every loss of torch, since checking them would
+                one-hot labels that are all 0, have none and are left out. Integers out of range
+                are an error on a CPU; on a GPU they stop the kernel, as in every loss of torch,
+                since checking them would
                 make the host wait.
             batch: Ignored.
 

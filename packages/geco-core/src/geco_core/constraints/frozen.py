@@ -191,8 +191,8 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
     theirs = [*other.named_parameters(), *other.named_buffers()]
     if not ours or len(ours) != len(theirs):
         return False
-    for a, b in zip(one.modules(), other.modules(), strict=True):
-        if _settings(a) != _settings(b):
+    for ours_, theirs_ in zip(one.modules(), other.modules(), strict=True):
+        if _settings(ours_) != _settings(theirs_):
             return False
     for (name, a), (key, b) in zip(ours, theirs, strict=True):
         readable = all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in (a, b))

@@ -129,7 +129,7 @@ class PerGroup(Constraint):
             )
         if torch.compiler.is_compiling() or type(groups) is not Tensor or not groups.is_cpu:
             return  # on a device, reading them would make the host wait
-        lowest, highest = (int(bound.tolist()) for bound in groups.aminmax())
+        lowest, highest = torch.stack(groups.aminmax()).tolist()
         if lowest < 0 or highest >= self.groups:
             raise ValueError(
                 f"`groups` must be from 0 to {self.groups - 1}, got values from {lowest} to "

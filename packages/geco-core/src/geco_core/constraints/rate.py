@@ -76,9 +76,7 @@ class Rate(Constraint):
         """The unit that was given, or the allowed rate."""
         return self._at_most if self._scale is None else self._scale
 
-    def forward(
-        self, x: Any, reconstruction: Any, *, kl: Tensor | None = None, **batch: Any
-    ) -> Tensor:
+    def forward(self, x: Any, reconstruction: Any, *, kl: Any = None, **batch: Any) -> Tensor:
         r"""Computes the violations.
 
         Args:

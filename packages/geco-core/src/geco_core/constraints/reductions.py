@@ -13,7 +13,7 @@ def element_weights(
 
     Args:
         x: The data, for its shape.
-        mask: True where an element counts; None counts all. May be :math:`(B,)`.
+        mask: True where an element counts; None counts all.
         weights: Non-negative weights; None weighs all alike. May be :math:`(B,)`.
         dtype: The dtype of the result.
 
@@ -24,7 +24,7 @@ def element_weights(
         TypeError: If `mask` is not boolean or `weights` not floating-point.
         ValueError: If either has a shape other than that of `x` with some axes of size 1.
     """
-    mask, weights = _per_example(x, mask), _per_example(x, weights)
+    weights = _per_example(x, weights)
     if mask is not None:
         _check_against(x, mask, "mask")
         if mask.dtype != torch.bool:

@@ -59,7 +59,7 @@ class ToleranceConstraint(Constraint):
         own, saved = self._facts(), facts_of(state)
         if saved is None or not {*own, "kappa"} <= saved.keys():
             raise ValueError(
-                f"the state of {own['kind']} must hold {', '.join(own)}, kappa, got {state!r}; "
+                f"the state of {own['kind']} must hold kind, kappa, reduction, got {state!r}; "
                 f"load a state that `state_dict` of the same constraint returned"
             )
         for key, value in own.items():

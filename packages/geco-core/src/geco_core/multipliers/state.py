@@ -81,9 +81,7 @@ class Multipliers(nn.Module):
             for m in measures
         )
         if plain and ranks is None and self._on_host(len(measures)):
-            numbers = [
-                cast("float", (m.value if m.true is None else m.true).tolist()) for m in measures
-            ]
+            numbers = [cast("float", m.value.tolist()) for m in measures]
             violation = [number / scale for number, scale in zip(numbers, scales, strict=True)]
             known = [float(value) for value in elements]
             seen = Observation(violation, cast("float", loss.tolist()), known, 1.0)
