@@ -32,6 +32,7 @@ nb_merge_streams = True
 
 # reference
 autosummary_generate = False
+autodoc_mock_imports = ["lightning", "pytorch_lightning", "transformers"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"

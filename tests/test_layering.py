@@ -9,7 +9,7 @@ import sys
 import tomllib
 
 import pytest
-from sources import PACKAGES, folder, imports, source
+from sources import PACKAGES, folder, graph, imports, source
 
 #: distribution -> the names that it is imported under, where they differ
 IMPORTED_AS = {
@@ -37,7 +37,8 @@ ALLOWED_EXTRAS = {
 }
 #: declared, used and never imported: h5py is what h5netcdf reads files with
 ENGINES = {"h5netcdf", "h5py"}
-#: geco_core/integrations/NAME.py may import, inside functions, the framework that it is for
+#: geco_core/integrations/NAME.py may import the framework that it is for: nothing imports it but
+#: those who use that framework
 FRAMEWORKS = {
     "lightning": {"lightning", "pytorch_lightning"},
     "transformers": {"transformers"},
@@ -74,7 +75,8 @@ def third_party(package: str) -> dict[str, set[str]]:
                 late = name.typing_only or not name.at_import
                 names["late" if late else "always"].add(name.top)
         if path.parent.name == "integrations":
-            names["late"] -= FRAMEWORKS.get(path.stem, set())
+            for which in names.values():
+                which -= FRAMEWORKS.get(path.stem, set())
         for how, which in names.items():
             found[how] |= which
     return found
@@ -129,3 +131,10 @@ def test_experiments_keep_to_public_names_of_the_others():
             if name.top in set(PACKAGES) - {"geco_experiments"}:
                 parts = [*name.module.split("."), name.name or ""]
                 assert not any(part.startswith("_") for part in parts), f"{path}: {name}"
+
+
+def test_nothing_imports_an_integration_but_its_user():
+    edges = graph("geco_core")
+    for name, others in edges.items():
+        if not name.startswith("geco_core.integrations"):
+            assert not any(other.startswith("geco_core.integrations") for other in others), name

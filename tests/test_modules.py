@@ -9,9 +9,6 @@ from sources import PACKAGES, graph, modules, source
 MOST_MODULES = 16
 MOST_LINES = 400
 MOST_MEDIAN_LINES = 200
-#: on their way: their modules are being moved
-MOVING = {"geco_models"}
-STILL = [package for package in PACKAGES if package not in MOVING]
 
 
 def circles(edges: dict[str, set[str]]) -> list[list[str]]:
@@ -48,14 +45,14 @@ def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
 
 
-@pytest.mark.parametrize("package", STILL)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_modules_import_each_other_without_circles(package):
     edges = graph(package)
     assert sum(map(len, edges.values())) > len(edges) / 2  # the graph was read
     assert circles(edges) == []
 
 
-@pytest.mark.parametrize("package", STILL)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_folder_holds_more_modules_than_a_reader_can_survey(package):
     folders: dict[str, int] = {}
     for path in modules(package).values():
@@ -65,7 +62,7 @@ def test_no_folder_holds_more_modules_than_a_reader_can_survey(package):
     assert {name: n for name, n in folders.items() if n > MOST_MODULES} == {}
 
 
-@pytest.mark.parametrize("package", STILL)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_modules_are_short(package):
     lines = {
         name: len(path.read_text("utf-8").splitlines())
@@ -84,7 +81,7 @@ def exported(path) -> set[str]:
     return set()
 
 
-@pytest.mark.parametrize("package", STILL)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_bears_the_name_of_what_its_folder_exports(package):
     known = modules(package)
     for name, path in known.items():

@@ -2,7 +2,8 @@ r"""The exact optimum of a linear VAE under a reconstruction constraint (D7, D8)
 
 For data with covariance eigenvalues :math:`\mu_j` the best rate that a linear VAE reaches under a
 summed squared error of at most :math:`D` is the rate-distortion function of the Gaussian source
-with those eigenvalues ("reverse water-filling"): a water level :math:`\theta` solves
+with those eigenvalues ("reverse water-filling", Kolmogorov 1956; Cover and Thomas 2006, section
+10.3.3): a water level :math:`\theta` solves
 
 .. math:: \sum_j \min(\theta, \mu_j) = D,
 

@@ -34,3 +34,18 @@ def test_newton_steps_on_the_masses_reach_their_minimum(plane: StandardData) -> 
     other = minimize(energy, np.zeros(5), method="BFGS", options={"gtol": 1e-8})
     assert energies[-1] == pytest.approx(other.fun, abs=1e-7)
     assert energies[-1] <= other.fun + 1e-10
+
+
+def test_both_ways_of_solving_a_step_end_in_the_same_masses(plane: StandardData) -> None:
+    start = Mixture(plane.rows[:5], np.full(5, 0.2))
+    gram = solve_masses(plane, start, TEMPERATURE, Counter(), steps=20)
+    empty = solve_masses(plane, start, TEMPERATURE, Counter(), steps=20, from_empty=True)
+    assert moments(plane, gram, TEMPERATURE).free_energy == pytest.approx(
+        moments(plane, empty, TEMPERATURE).free_energy, abs=1e-9
+    )
+
+
+def test_of_values_that_do_the_same_the_empty_set_keeps_one(plane: StandardData) -> None:
+    twice = Mixture(np.repeat(plane.rows[:3], 2, axis=0), np.full(6, 1 / 6))
+    found = solve_masses(plane, twice, TEMPERATURE, Counter(), steps=6, from_empty=True)
+    assert found.size == 3

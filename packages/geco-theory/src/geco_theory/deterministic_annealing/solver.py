@@ -1,5 +1,7 @@
 r"""Equal, fixed masses: one tile of latent space per sample, merged where tiles coincide.
 
+Deterministic annealing (Rose, Gurewitz and Fox 1990; Rose 1998) with the masses held.
+
 With fixed masses the free energy has many local minima and a branch is followed, not the optimum.
 Coinciding tiles move as one of their summed mass; such a group must be tested for splitting
 again, because its :math:`C_a` grows as its assignments soften: it is unstable when
@@ -67,13 +69,12 @@ def solve_equal(
         else:
             enough = tolerance
     state = moments(data, mixture, temperature)
-    rate = (state.free_energy - state.distortion / 2) / temperature
     return Solution(
         temperature,
         mixture.sorted_by_mass(),
         state.free_energy,
         state.distortion,
-        max(rate, 0.0),
+        state.rate,
         float("nan"),
         converged,
         dict(work),

@@ -13,10 +13,11 @@ and J is symmetric in the inner product :math:`\langle u, v \rangle = \sum_a m_a
     (J v)_a = \frac{1}{T m_a} \sum_i w_i q_{ia} \bigl[(x_i - \psi_a) \cdot v_a - t_i\bigr]
     (x_i - \psi_a), \qquad t_i = \sum_b q_{ib} (x_i - \psi_b) \cdot v_b .
 
-A product with J costs two matrix products, as an iteration does, and no exponentials. It only
-steers the steps (F and its gradient are computed from everything, in double precision), so it is
-taken in single precision where that is exact enough and in the leading principal axes; along axes
-of little variance J is taken to be 0.
+Truncated Newton steps by conjugate gradients (Steihaug 1983). A product with J costs two matrix
+products, as an iteration does, and no exponentials. It only steers the steps (F and its gradient
+are computed from everything, in double precision), so it is taken in single precision where that
+is exact enough and in the leading principal axes; along axes of little variance J is taken to be
+0.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geco_theory._typing import Array
+from geco_theory.conjugate_gradients import ConjugateGradients
 from geco_theory.free_energy.blahut_arimoto import responsibilities
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
@@ -75,8 +77,7 @@ class FixedMasses:
         self.workers = workers
         n, r = data.rows.shape
         k = mixture.size
-        tail = np.cumsum(data.variances[::-1])[::-1]
-        self.axes = max(1, int(np.sum(tail > _LITTLE * temperature)))
+        self.axes = data.leading_axes(_LITTLE * temperature)
         single = float(data.squares.max()) / temperature < _MAX_SINGLE
         self.dtype: type[np.floating] = np.float32 if single else np.float64
         leading = slice(None) if self.axes == r else [*range(self.axes), r]
@@ -188,29 +189,23 @@ def newton_step(model: FixedMasses, radius: float, relative: float, enough: floa
             length is what says that the solution has been reached.
     """
     move = np.zeros_like(model.pull)
-    residual = model.pull.copy()
-    direction = residual.copy()
-    square = first = model.inner(residual, residual)
-    fall = 0.0
+    solver = ConjugateGradients(model.curved, model.inner, model.pull)
+    first, fall = solver.square, 0.0
     if first == 0.0:
         return Step(move, 0.0, False, False, 0)
-    for product in range(1, _MOST_PRODUCTS + 1):
-        ahead = model.curved(direction)
-        bend = model.inner(direction, ahead)
-        downward = bend <= _FLAT * model.inner(direction, direction)
-        length = 0.0 if downward else square / bend
-        if downward or _longest(move + length * direction) >= radius:
+    while solver.products < _MOST_PRODUCTS:
+        square, direction = solver.square, solver.direction
+        bend, size = solver.curvature()
+        downward = bend <= _FLAT * size
+        if downward or _longest(move + square / bend * direction) >= radius:
             length = _to_edge(move, direction, radius)
             fall += length * square - 0.5 * length**2 * bend
-            return Step(move + length * direction, fall, downward, True, product)
-        move += length * direction
-        fall += 0.5 * length * square
-        residual -= length * ahead
-        before, square = square, model.inner(residual, residual)
+            return Step(move + length * direction, fall, downward, True, solver.products)
+        move += solver.advance(bend)
+        fall += 0.5 * square / bend * square
         wanted = relative if _longest(move) > enough else _SURE
-        if square <= wanted**2 * first:
-            return Step(move, fall, False, False, product)
-        direction = residual + square / before * direction
+        if solver.square <= wanted**2 * first:
+            return Step(move, fall, False, False, solver.products)
     return Step(move, fall, False, True, _MOST_PRODUCTS)
 
 
@@ -219,20 +214,17 @@ def downward_direction(model: FixedMasses, products: int = 25) -> Array | None:
 
     At a saddle the gradient can have no part along it, and then no step finds it.
     """
-    residual = np.random.default_rng(0).normal(size=model.pull.shape)
-    residual /= np.sqrt(model.mass)[:, None]
-    direction = residual.copy()
-    square = first = model.inner(residual, residual)
+    start = np.random.default_rng(0).normal(size=model.pull.shape)
+    solver = ConjugateGradients(model.curved, model.inner, start / np.sqrt(model.mass)[:, None])
+    first = solver.square
     for _ in range(products):
-        ahead = model.curved(direction)
-        bend = model.inner(direction, ahead)
-        if bend <= -_FLAT * model.inner(direction, direction):
-            return direction / _longest(direction)
-        residual -= square / max(bend, 1e-300) * ahead
-        before, square = square, model.inner(residual, residual)
-        if square <= 1e-12 * first:
+        direction = solver.direction
+        bend, size = solver.curvature()
+        if bend <= -_FLAT * size:
+            return np.asarray(direction / _longest(direction))
+        solver.advance(max(bend, 1e-300))
+        if solver.square <= 1e-12 * first:
             break
-        direction = residual + square / before * direction
     return None
 
 

@@ -1,7 +1,9 @@
 r"""Reconstruction errors that Eqs. (5) and (6) can be solved for on a latent grid.
 
 Each is the constraint :math:`C(x, g)` without its tolerance :math:`\kappa^2`, which cancels in
-Eq. (5) and has no gradient in Eq. (6). Three kinds:
+Eq. (5) and has no gradient in Eq. (6). Steps for Eq. (6) are Gauss-Newton steps with damping
+(Levenberg 1944, Marquardt 1963) or gradient steps of the length of Barzilai and Borwein (1988).
+Three kinds:
 
 - `SquaredError`: RE. Eq. (6) is Eq. (4): the weighted mean (D1).
 - `FeatureError`: FRE with any differentiable features :math:`f`. With weights

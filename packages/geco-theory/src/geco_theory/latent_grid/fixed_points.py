@@ -9,10 +9,10 @@ Eq. (6) under them. It never raises
 .. math:: F = -T \, \tfrac1n \sum_i \ln \sum_a \pi_a e^{-H_{ia}} ,
 
 which is checked. Plain iterations slow down near a critical temperature, where a small step says
-nothing about the distance to the solution. So they alternate with Newton steps, found by conjugate
-gradients in the inner product weighted by the cells' posterior mass, and the solver stops when
-the whole Newton step is below the tolerance and no negative curvature was met: negative curvature
-means a saddle (a merge or a split under way), never a solution.
+nothing about the distance to the solution. So they alternate with Newton steps, found by
+conjugate gradients (Steihaug 1983) in the inner product weighted by the cells' posterior mass,
+and the solver stops when the whole Newton step is below the tolerance and no negative curvature
+was met: negative curvature means a saddle (a merge or a split under way), never a solution.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geco_theory._typing import Array
+from geco_theory.conjugate_gradients import ConjugateGradients
 from geco_theory.latent_grid.errors import AbstractGridError, SquaredError
 from geco_theory.latent_grid.grid import LatentGrid
 from geco_theory.linalg import squared_distances
@@ -197,27 +198,23 @@ class GridProblem:
         mass = np.exp(sweep.log_marginal)
         weight = np.maximum(mass, FLOOR * mass.max())[:, None]
         step = np.zeros_like(decoder)
-        residual = -sweep.residual
-        direction = residual.copy()
-        square = float((weight * residual * residual).sum())
-        largest = float(np.abs(residual).max())
-        if square == 0.0:
+        solver = ConjugateGradients(
+            lambda v: self.curvature(decoder, sweep, v),
+            lambda u, v: float((weight * u * v).sum()),
+            -sweep.residual,
+        )
+        largest = float(np.abs(sweep.residual).max())
+        if solver.square == 0.0:
             return NewtonStep(step, solved=True, negative_curvature=False)
         for _ in range(steps):
-            product = self.curvature(decoder, sweep, direction)
-            curved = float((weight * direction * product).sum())
-            scale = float((weight * direction * direction).sum())
-            if curved <= 1e-14 * scale * 2.0 / self.elements:
+            curved, size = solver.curvature()
+            if curved <= 1e-14 * size * 2.0 / self.elements:
                 return NewtonStep(step, solved=False, negative_curvature=True)
-            length = square / curved
-            step += length * direction
-            residual -= length * product
-            fresh = float((weight * residual * residual).sum())
+            step += solver.advance(curved)
             # judged cell by cell: cells of little mass must be solved as well
-            if float(np.abs(residual).max()) <= accuracy * largest or fresh == 0.0:
+            small = float(np.abs(solver.residual).max()) <= accuracy * largest
+            if small or solver.square == 0.0:
                 return NewtonStep(step, solved=True, negative_curvature=False)
-            direction = residual + fresh / square * direction
-            square = fresh
         return NewtonStep(step, solved=False, negative_curvature=False)
 
     def rate(self, sweep: Sweep) -> float:

@@ -12,6 +12,7 @@ from geco_theory._typing import Array
 from geco_theory.latent_grid.errors import AbstractGridError, SquaredError
 from geco_theory.latent_grid.fixed_points import GridProblem, Sweep
 from geco_theory.latent_grid.grid import LatentGrid
+from geco_theory.linalg import principal_axes
 from geco_theory.validation import positive, whole_number
 
 __all__ = ["solve_latent_grid"]
@@ -164,10 +165,10 @@ def _start(start: Start, X: Array, grid: LatentGrid) -> Array:
                 f"`start` must be 'principal', decoder values or a function, got {start!r}."
             )
         centre = X.mean(axis=0)
-        _, values, axes = np.linalg.svd(X - centre, full_matrices=False)
-        rank = min(grid.dimensions, values.size)
-        scale = values[:rank, None] / np.sqrt(X.shape[0])
-        return np.asarray(centre + grid.nodes[:, :rank] @ (scale * axes[:rank]))
+        axes, variances = principal_axes(X)
+        rank = min(grid.dimensions, variances.size)
+        along = (axes * np.sqrt(variances))[:, :rank]
+        return np.asarray(centre + grid.nodes[:, :rank] @ along.T)
     given = start(grid.nodes) if callable(start) else start
     found = np.array(given, dtype=np.float64)
     if found.shape != (grid.cells, X.shape[1]) or not np.isfinite(found).all():

@@ -1,4 +1,6 @@
-r"""A joint Newton step on decoder values and masses.
+r"""A joint Newton step on decoder values and masses, from a factored Hessian.
+
+Wang (2007) takes the constrained Newton step on the masses alone; here the values move with them.
 
 The function is :math:`f(\pi, \psi) = -\sum_i w_i \ln Z_i + \sum_a \pi_a`; its minimum over
 :math:`\pi \ge 0` has masses that sum to 1 and is F/T + 1 there. Up to terms that vanish with the
@@ -7,7 +9,7 @@ gradient its Hessian is
 .. math:: H = \begin{pmatrix} 0 & 0 \\ 0 & B \end{pmatrix} + S^T W S ,
 
 B block diagonal, row i of S holding :math:`(q_{ia}/\pi_a,\; q_{ia}(x_i - \psi_a)/T)`. The values
-are eliminated exactly (Woodbury; `curvature`), and what is left is a convex quadratic program in
+are eliminated exactly (Woodbury; `hessian`), and what is left is a convex quadratic program in
 the masses alone, with matrix :math:`R^T (I + M)^{-1} R`, :math:`R_{ia} = \sqrt{w_i} q_{ia}/\pi_a`.
 It sets masses to exactly zero, which is how values die.
 """
@@ -16,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
@@ -70,10 +71,7 @@ class NewtonSystem:
         """Factor the Hessian at `mixture`, whose responsibilities (n, k) are `q`."""
         part = curvature(data, mixture, temperature, q, least)
         relative = np.sqrt(data.weights)[:, None] * (q / mixture.masses)
-        design = linalg.solve_triangular(
-            part.factor, relative, lower=True, overwrite_b=True, check_finite=False
-        )
-        gram = design.T @ design
+        gram = part.quadratic(relative)
         gram[np.diag_indices(len(gram))] *= 1.0 + _RIDGE
         return cls(part, gram)
 

@@ -1,6 +1,6 @@
 r"""Newton steps on decoder values and masses together, by conjugate gradients.
 
-For data too many for the factored system of `second_order`. The function is the one of there,
+For data too many for the factored system of `joint_newton`. The function is the one of there,
 :math:`f = -\sum_i w_i \ln Z_i + \sum_a \pi_a`, in the values and the logarithms
 :math:`\eta_a` of the masses; with :math:`m_a = \sum_i w_i q_{ia}` and
 :math:`\gamma_{ia} = (x_i - \psi_a) \cdot v_a / T + s_a` for a step (v, s),
@@ -10,7 +10,7 @@ For data too many for the factored system of `second_order`. The function is the
     (H(v, s))_{\eta_a} = \pi_a s_a
         - \sum_i w_i q_{ia} \Bigl(\gamma_{ia} - \sum_b q_{ib} \gamma_{ib}\Bigr),
 
-and the part of the values as in `fixed_masses`. A product costs what it costs there.
+and the part of the values as in `free_energy.newton_cg`. A product costs what it costs there.
 """
 
 from collections import Counter

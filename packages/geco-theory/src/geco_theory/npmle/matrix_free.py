@@ -1,6 +1,6 @@
 r"""Free masses where the data are too many for a factored Newton step.
 
-Rounds of: Newton steps by conjugate gradients (`moving_masses`), a Newton step on the masses
+Rounds of: Newton steps by conjugate gradients (`joint_newton_cg`), a Newton step on the masses
 alone, which drops values, ascent for the certificate, births. Of n x k numbers only the posteriors
 of one mixture are kept, in single precision and if they fit into the memory. Where the tolerance
 allows, pairs are taken in single precision, sums in double; F, RE, KL and every height that is
@@ -120,7 +120,7 @@ class _Lean:
             mixture = merge_coincident(mixture, _MERGE[min(attempt, len(_MERGE) - 1)] * self.reach)
             if mixture.size > 1:
                 mixture = solve_masses(
-                    self.data, mixture, self.temperature, self.work, self.workers
+                    self.data, mixture, self.temperature, self.work, workers=self.workers
                 )
             state = self._state(mixture)
             rough = max(0.1 * tolerance, 0.03 * min(best, 1.0))
@@ -203,7 +203,7 @@ class _Lean:
         data, temperature, near = self.data, self.temperature, _CAPTURE * self.reach
         worst = data.rows[worst_explained(data, state.log_z, _WORST if whole else _FEW_WORST)]
         worst = worst[~captured(worst, mixture.values, near)]
-        starts = np.concatenate([self.sample if whole else self.climbs, worst])
+        starts = np.concatenate([self.sample if whole else self.climbs, worst, data.group_means])
         if len(data.rows) > 2 * (_PART + _WORST):
             part, log_z = stratified_part(data, state.log_z, _WORST, _PART)
             starts = ascend(

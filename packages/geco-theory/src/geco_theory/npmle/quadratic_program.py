@@ -1,4 +1,7 @@
-"""Small strictly convex quadratic programs under non-negativity."""
+"""Small strictly convex quadratic programs under non-negativity.
+
+Block principal pivoting: Portugal, Judice and Vicente (1994).
+"""
 
 import numpy as np
 from numpy.typing import NDArray

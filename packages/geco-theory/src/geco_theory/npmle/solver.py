@@ -30,7 +30,7 @@ def solve_free(
         start: Any mixture to begin from; the answer does not depend on it.
         tolerance: The certificate ln S that must be reached.
         memory: MiB for the matrices of a Newton step. Where they do not fit, steps by conjugate
-            gradients are used and the certificate starts from a part of the data (`lean`).
+            gradients are used and the certificate starts from a part of the data (`matrix_free`).
         max_rounds: Rounds of Newton steps and births before giving up.
         workers: Threads, where Newton steps do not fit.
     """

@@ -1,4 +1,4 @@
-r"""Which data points stand for all of them where there are many.
+r"""Which data points stand for all of them where there are many: stratified sampling.
 
 :math:`\ln D(x_i) \ge \ln w_i - \ln Z_i` at every data point, so a decoder value is most likely
 missing where :math:`w_i / Z_i` is large: at the points that the solution explains worst. Single

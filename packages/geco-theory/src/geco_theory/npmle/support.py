@@ -2,13 +2,7 @@ r"""Values that enter the support, and values that leave it where there are far 
 
 In few dimensions, or at temperatures far above the spacing of the values, the likelihoods of
 neighbouring values are nearly the same vector, and a Newton step on all of them has no accurate
-direction. The masses alone are then solved for at fixed values, a convex problem, by the
-constrained Newton method: each step is a non-negative least squares problem
-
-.. math:: \min_{p \ge 0} \sum_i w_i \Bigl(\sum_a \frac{q_{ia}}{\pi_a} p_a - 2\Bigr)^2
-    \quad\text{with}\quad \sum_a p_a = 1,
-
-solved by an active set that begins empty, so that of values that do the same only one is kept.
+direction. The masses alone are then solved for at fixed values (`weights`, from an empty set).
 """
 
 from collections import Counter
@@ -19,11 +13,12 @@ from geco_theory._typing import Array
 from geco_theory.free_energy.blahut_arimoto import log_joint, moments
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture, merge_coincident
-from geco_theory.npmle.weights import solve_masses_from_empty
+from geco_theory.npmle.weights import solve_masses
 
 _LEAST_BIRTH = 1e-8
 _MOST_BIRTH = 0.5  # of all mass, for all new values
 _SHARINGS = 3
+_STEPS = 6  # of Newton on the masses
 _MERGE = (1.0, 0.5, 0.25, 0.1)  # in sqrt(T), tried in this order
 
 
@@ -72,7 +67,7 @@ def reduce_support(
     """
     work["reductions"] += 1
     before = moments(data, mixture, temperature).free_energy
-    solved = solve_masses_from_empty(data, mixture, temperature, work)
+    solved = solve_masses(data, mixture, temperature, work, steps=_STEPS, from_empty=True)
     for radius in _MERGE:
         trial = merge_coincident(solved, radius * np.sqrt(temperature))
         if trial.size == solved.size:
@@ -80,7 +75,7 @@ def reduce_support(
         for _ in range(2):
             state = moments(data, trial, temperature)
             work["passes"] += 1
-            trial = Mixture(state.means, np.maximum(state.mass, 1e-300)).normalised()
+            trial = state.next()
         if moments(data, trial, temperature).free_energy <= before:
             return trial
     return solved

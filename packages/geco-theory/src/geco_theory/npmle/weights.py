@@ -1,7 +1,17 @@
 r"""The masses alone, at fixed values: a convex problem, by the constrained Newton method.
 
 Wang (2007), "On fast computation of the non-parametric maximum likelihood estimate of a mixing
-distribution": each step is a quadratic problem in the new masses under non-negativity.
+distribution": with :math:`S_{ia} = q_{ia}/\pi_a` each step is the least-squares problem
+
+.. math:: \min_{p \ge 0} \sum_i w_i \Bigl(\sum_a S_{ia} p_a - 2\Bigr)^2
+    \quad\text{with}\quad \sum_a p_a = 1 ,
+
+the quadratic model of :math:`-\sum_i w_i \ln Z_i`, and a search along the line to its solution.
+It sets masses to exactly zero, which is how values die. Two ways of solving it:
+
+- through the k x k matrix :math:`S^T W S`, summed over blocks of rows, by `quadratic_program`;
+- from an empty active set (Lawson and Hanson's non-negative least squares), which frees one mass
+  at a time, so that of values that do the same only one is kept. It holds all n x k numbers.
 """
 
 from collections import Counter
@@ -18,9 +28,9 @@ from geco_theory.npmle.quadratic_program import nonnegative_minimum
 
 _BLOCK_ROWS = 512
 _RIDGE = 1e-10
-_STEPS = 6
 _SUM_WEIGHT = 100.0  # of the equation that the masses sum to 1
 _ENOUGH = 1e-6  # fall of F/T in one step
+_SHORTEST = 1e-3  # share of a step that is still tried
 
 
 def solve_masses(
@@ -28,13 +38,57 @@ def solve_masses(
     mixture: Mixture,
     temperature: float,
     work: Counter[str],
+    *,
+    steps: int = 1,
+    from_empty: bool = False,
     workers: int = 1,
 ) -> Mixture:
-    r"""One Newton step on the masses at fixed values; F never rises.
+    """Newton steps on the masses at fixed values; F never rises.
 
-    The Hessian :math:`\sum_i w_i q_{ia} q_{ib} / (\pi_a \pi_b)` is summed over blocks of rows, so
-    only k x k numbers are held. Masses that the step sets to zero are dropped.
+    Args:
+        data: The data.
+        mixture: Values and the masses to begin from.
+        temperature: T, in standard units.
+        work: Counts, added to.
+        steps: Steps at most; the last is the one that lowers F/T by less than 1e-6.
+        from_empty: Solve each step from an empty active set.
+        workers: Threads, where it is not.
+
+    Returns:
+        The mixture; values whose mass a step sets to zero are dropped.
     """
+    for _ in range(steps):
+        if from_empty:
+            wanted, before = _from_empty(data, mixture, temperature)
+        else:
+            wanted, before = _from_gram(data, mixture, temperature, workers)
+        work["passes"] += 1
+        total = float(wanted.sum())
+        if not (np.isfinite(total) and total > 0.0):
+            break  # the step could not be solved; what there is stays
+        change = wanted / total - mixture.masses
+        length = 1.0
+        while length > _SHORTEST:
+            masses = mixture.masses + length * change
+            alive = masses > LEAST_MASS
+            trial = Mixture(mixture.values[alive], masses[alive]).normalised()
+            state = moments(data, trial, temperature, block_rows=_BLOCK_ROWS, workers=workers)
+            work["passes"] += 1
+            if state.free_energy <= before:
+                break
+            length *= 0.4
+        else:
+            break
+        mixture = trial
+        if before - state.free_energy < _ENOUGH * temperature:
+            break
+    return mixture
+
+
+def _from_gram(
+    data: StandardData, mixture: Mixture, temperature: float, workers: int
+) -> tuple[Array, float]:
+    """The masses that solve the step, and F; only k x k numbers and blocks of rows are held."""
     k = mixture.size
 
     def stretch(first: int, last: int) -> tuple[Array, Array, float]:
@@ -52,60 +106,23 @@ def solve_masses(
     parts = over_rows(stretch, len(data.rows), workers)
     gram = np.sum([part[0] for part in parts], axis=0)
     mass = np.sum([part[1] for part in parts], axis=0)
-    free_energy = sum(part[2] for part in parts)
-    work["passes"] += 1
     gram /= mixture.masses * mixture.masses[:, None]
-    # f = -sum w ln Z + sum pi near pi: p.G.p/2 - (2 m/pi - 1).p up to a constant
+    # the constraint on the sum enters with its multiplier, which is 1 at the optimum
     gram[np.diag_indices(k)] *= 1.0 + _RIDGE
     wanted = nonnegative_minimum(gram, 2.0 * mass / mixture.masses - 1.0)
-    change = wanted - mixture.masses
-    length = 1.0
-    while length > 0.01 and np.all(np.isfinite(change)):
-        masses = mixture.masses + length * change
-        alive = masses > LEAST_MASS
-        if alive.any():
-            trial = Mixture(mixture.values[alive], masses[alive]).normalised()
-            work["passes"] += 1
-            state = moments(data, trial, temperature, block_rows=_BLOCK_ROWS, workers=workers)
-            if state.free_energy <= free_energy:
-                return trial
-        length *= 0.3
-    return mixture
+    return wanted, sum(part[2] for part in parts)
 
 
-def solve_masses_from_empty(
-    data: StandardData, mixture: Mixture, temperature: float, work: Counter[str]
-) -> Mixture:
-    """The best masses at fixed values; values without mass are dropped."""
+def _from_empty(data: StandardData, mixture: Mixture, temperature: float) -> tuple[Array, float]:
+    """The same from an empty active set; all zero where that gives up."""
+    q, log_z = responsibilities(data.rows, mixture, temperature)
     root = np.sqrt(data.weights)
-    target = np.concatenate([2 * root, [_SUM_WEIGHT]])
-    for _ in range(_STEPS):
-        q, log_z = responsibilities(data.rows, mixture, temperature)
-        here = float(data.weights @ log_z)
-        design = np.concatenate(
-            [root[:, None] * (q / mixture.masses), np.full((1, mixture.size), _SUM_WEIGHT)]
-        )
-        try:
-            wanted: Array = nnls(design, target)[0]
-        except RuntimeError:  # it gave up on its iterations; what there is stays
-            break
-        if not wanted.any():
-            break
-        change = wanted / wanted.sum() - mixture.masses
-        length = 1.0
-        while length > 1e-6:
-            masses = mixture.masses + length * change
-            alive = masses > 1e-14
-            trial = mixture.select(alive)
-            trial = Mixture(trial.values, masses[alive]).normalised()
-            rise = float(data.weights @ moments(data, trial, temperature).log_z) - here
-            work["passes"] += 1
-            if rise >= 0:
-                break
-            length *= 0.4
-        else:
-            break
-        mixture = trial
-        if rise < _ENOUGH:
-            break
-    return mixture
+    design = np.concatenate(
+        [root[:, None] * (q / mixture.masses), np.full((1, mixture.size), _SUM_WEIGHT)]
+    )
+    free_energy = -temperature * float(data.weights @ log_z)
+    try:
+        wanted = np.asarray(nnls(design, np.concatenate([2 * root, [_SUM_WEIGHT]]))[0])
+    except RuntimeError:  # it gave up on its iterations
+        wanted = np.zeros(mixture.size)
+    return wanted, free_energy

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from geco_theory._typing import Array
+from geco_theory.linalg import principal_axes
 from geco_theory.plots.style import BLUE, FAINT, INK, RED, figure
 
 if TYPE_CHECKING:
@@ -162,9 +163,11 @@ def project(data: Array, values: Array) -> tuple[Array, Array, tuple[str, str]]:
     if data.shape[1] == 2:
         return data, values, ("feature 1 (data units)", "feature 2 (data units)")
     centre = data.mean(axis=0)
-    axes = np.linalg.svd(data - centre, full_matrices=False)[2][:2]
+    axes = principal_axes(data)[0][:, :2]
+    if axes.shape[1] < 2:  # data on a line: nothing varies across it
+        axes = np.column_stack([axes, np.zeros(len(axes))])
     names = ("principal axis 1 (data units)", "principal axis 2 (data units)")
-    return (data - centre) @ axes.T, (values - centre) @ axes.T, names
+    return (data - centre) @ axes, (values - centre) @ axes, names
 
 
 def _borders(ax: Any, z: list[Array], owner: NDArray[np.int64]) -> None:

@@ -5,7 +5,7 @@ import xarray as xr
 
 from geco_theory._typing import Array
 from geco_theory.advice import advise
-from geco_theory.linalg import covariance_eigenvalues, first_axis
+from geco_theory.linalg import covariance_eigenvalues, principal_axes
 from geco_theory.linear_vae import linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.rate_distortion import rate_distortion_curve
@@ -66,7 +66,9 @@ def collect(
         parts["transition"] = analysis.transitions_.reset_coords()
     if np.isfinite(path["certificate"].values).any():
         parts["curve"] = _curve(table.X, path, total)
-        parts["advice"] = advise(table.X, analysis=analysis).reset_coords()
+        parts["advice"] = advise(
+            table.X, analysis=analysis, extend=complete, forecast=complete
+        ).reset_coords()
     variables = {}
     for name, dataset in parts.items():
         renamed = {new: old for old, new in PARTS[name].items()}
@@ -105,7 +107,7 @@ def _curve(X: Array, path: xr.Dataset, total: float) -> xr.Dataset:
 
 def _tree(analysis: PhaseTransitions, X: Array) -> xr.Dataset:
     """The decoder values at every temperature, on the first principal axis of the data."""
-    axis, mean = first_axis(X), X.mean(axis=0)
+    axis, mean = principal_axes(X)[0][:, 0], X.mean(axis=0)
     solved = [analysis.decoder_values(float(t)) for t in analysis.path_["temperature"].values]
     widest = max(s.sizes["cluster"] for s in solved)
     position = np.full((len(solved), widest), np.nan)

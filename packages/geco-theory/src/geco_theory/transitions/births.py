@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.solution import Solution
 from geco_theory.npmle.mean_shift import climb_to_maximum
+from geco_theory.transitions.bracketing import brackets, match
 
 _WIDTH = 1e-7  # relative width at which an interval is left as it is
 _ACCURACY = 1e-6  # relative, of a birth
@@ -57,19 +57,14 @@ def locate_births(
         limit: How many births to locate at most.
     """
     found: list[Birth] = []
-    pending = [(upper, lower)]
-    while pending and len(found) < limit:
-        high, low = pending.pop()
-        number = low.mixture.size - high.mixture.size
-        if number <= 0:
-            continue
-        width = np.log(high.temperature / low.temperature)
-        if number == 1 or width < _WIDTH:
-            found.extend(_between(data, solve, high, low))
-            continue
-        middle = solve(float(np.sqrt(high.temperature * low.temperature)), high)
-        pending.append((middle, low))
-        pending.append((high, middle))
+    pairs = brackets(
+        lambda temperature, high, _: solve(temperature, high),
+        upper,
+        lower,
+        lambda number, width: number == 1 or width < _WIDTH,
+    )
+    while len(found) < limit and (pair := next(pairs, None)):
+        found.extend(_between(data, solve, *pair))
     return found[:limit]
 
 
@@ -185,11 +180,7 @@ def _height(data: StandardData, solution: Solution, start: Array) -> tuple[float
 
 def _newborn(high: Solution, low: Solution) -> Array:
     """The values at `low` that are left over when those at `high` are matched to the nearest."""
-    gaps = high.mixture.values[:, None, :] - low.mixture.values[None]
-    cost = np.einsum("ijk,ijk->ij", gaps, gaps)
-    taken = linear_sum_assignment(cost)[1]
-    left = np.ones(low.mixture.size, dtype=bool)
-    left[taken] = False
+    left = match(low.mixture.values, high.mixture.values)[1]
     return np.asarray(low.mixture.values[left])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, linear_sum_assignment
+from scipy.optimize import brentq
 
 from geco_theory._typing import Array
 from geco_theory.deterministic_annealing.solver import solve_equal
@@ -18,6 +18,7 @@ from geco_theory.deterministic_annealing.splitting import split_ratios
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
 from geco_theory.free_energy.solution import Solution
+from geco_theory.transitions.bracketing import brackets, match
 
 MERGE = "merge"
 SPLIT = "split"
@@ -55,27 +56,21 @@ def locate_merges(
 ) -> list[GroupChange]:
     """Merges between two solved temperatures of a heating branch, highest first."""
     found: list[GroupChange] = []
-    pending = [(lower, upper)]
-    while pending and len(found) < limit:
-        low, high = pending.pop()
-        number = low.mixture.size - high.mixture.size
-        if number <= 0:
-            continue
-        if np.log(high.temperature / low.temperature) < _WIDTH:
-            found.extend(_merges(data, low, high))
-            continue
-        middle = solve(float(np.sqrt(high.temperature * low.temperature)), low.mixture)
-        pending.append((low, middle))
-        pending.append((middle, high))
+    pairs = brackets(
+        lambda temperature, _, low: solve(temperature, low.mixture),
+        upper,
+        lower,
+        lambda _, width: width < _WIDTH,
+    )
+    while len(found) < limit and (pair := next(pairs, None)):
+        found.extend(_merges(data, *pair))
     return found[:limit]
 
 
-def _merges(data: StandardData, low: Solution, high: Solution) -> list[GroupChange]:
+def _merges(data: StandardData, high: Solution, low: Solution) -> list[GroupChange]:
     """What merged between two temperatures that are next to each other."""
     old, new = low.mixture, high.mixture
-    gaps = np.linalg.norm(old.values[:, None] - new.values[None], axis=2)
-    taken = linear_sum_assignment(gaps.T)[1]
-    left = np.setdiff1d(np.arange(old.size), taken)
+    taken, left, gaps = match(old.values, new.values)
     ratios = split_ratios(data, new, high.temperature)[0]
     changes = []
     for a in left:
