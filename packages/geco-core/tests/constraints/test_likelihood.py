@@ -126,4 +126,4 @@ class TestDiscretizedLogistic:
         with pytest.raises(ValueError, match="`levels`"):
             DiscretizedLogistic(0.0, 1.0, levels=1)
         with pytest.raises(ValueError, match="scale"):
-            DiscretizedLogistic(0.0, -1.0)
+            DiscretizedLogistic(0.0, -1.0, validate_args=True)  # torch.compile changes the default

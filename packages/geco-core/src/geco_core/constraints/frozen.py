@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from geco_core.held import Held
 
@@ -155,14 +156,27 @@ def frozen_copy(module: nn.Module, name: str) -> nn.Module:
     """The frozen copy of a module; one that is in use already, if the module has not changed.
 
     Raises:
-        RuntimeError: If the module cannot be copied.
+        RuntimeError: If the module cannot be copied, or has parameters without a size yet.
     """
+    for key, value in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(value):
+            raise RuntimeError(
+                f"`{name}` is kept as a frozen copy, but {key} of this {type(module).__name__} "
+                f"has no size yet; call it once with a batch before you hand it over"
+            )
     copies = _COPIES.setdefault(module, weakref.WeakSet())
     for known in copies:
         if _equal(module, known):
             return known
+    # what a forward pass has left on the module, as weight_norm does, has a graph behind it
+    left = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
-        duplicate = copy.deepcopy(module)
+        duplicate = copy.deepcopy(module, left)
     except Exception as error:
         raise RuntimeError(
             f"`{name}` is kept as a frozen copy, but this {type(module).__name__} cannot be "
