@@ -2,12 +2,11 @@
 
 from torch import nn
 
-from geco_core.baselines.gaussian import GaussianBaseline
+from geco_core.baselines import GaussianBaseline
 from geco_core.objectives import GECO
 
 __all__ = ["Objective", "numbers", "objectives_in"]
 
-#: GECO, or a baseline behind the same calls.
 Objective = GECO | GaussianBaseline
 
 
@@ -26,7 +25,7 @@ def objectives_in(module: nn.Module) -> dict[str, Objective]:
     found = {
         name.rpartition(".")[2]: part
         for name, part in module.named_modules()
-        if isinstance(part, Objective)
+        if isinstance(part, GECO | GaussianBaseline)
     }
     if not found:
         raise ValueError(
@@ -48,9 +47,9 @@ def numbers(objectives: dict[str, Objective], prefix: str) -> dict[str, float]:
     Returns:
         Numbers by name.
     """
-    several = len(objectives) > 1
-    return {
-        f"{prefix}{name}/{key}" if several else f"{prefix}{key}": value
-        for name, objective in objectives.items()
-        for key, value in objective.metrics().items()
-    }
+    found = {}
+    for name, objective in objectives.items():
+        part = f"{name}/" if len(objectives) > 1 else ""
+        for key, value in objective.metrics().items():
+            found[f"{prefix}{part}{key}"] = value
+    return found
