@@ -79,7 +79,10 @@ class Constraint(nn.Module):
         return None
 
     def elements(self, x: Tensor) -> float | None:
-        """How many elements of an example the violation is a mean over, None where unknown.
+        """How many elements of an example the violation is a mean over.
+
+        None where that is not known, 0 where not even the scale of the violations is: the
+        default update then takes the mean size of the first ones for it.
 
         Args:
             x: A batch of data, for its shape.
@@ -106,7 +109,8 @@ class CallableConstraint(Constraint):
     Args:
         function: Returns one violation per example, satisfied where :math:`\le 0`. Keywords that
             it does not name are not passed to it.
-        scale: The unit of its violations: what counts as a violation of 100%.
+        scale: The unit of its violations: what counts as a violation of 100%. None leaves it to
+            the update: the default one takes the mean size of the first violations.
         reduction: How elements become one value per example, in words.
 
     Raises:
@@ -118,7 +122,7 @@ class CallableConstraint(Constraint):
         self,
         function: Callable[..., Tensor],
         *,
-        scale: float = 1.0,
+        scale: float | None = None,
         reduction: str = "as the function returns it",
     ) -> None:
         super().__init__()
@@ -127,17 +131,21 @@ class CallableConstraint(Constraint):
                 f"`function` must be callable as (x, reconstruction, **batch), "
                 f"got {type(function).__name__}"
             )
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"`scale` must be positive and finite, got {scale}")
+        if scale is not None and not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"`scale` must be positive and finite, or None, got {scale}")
         self.function = function
         self.reduction = reduction
-        self._scale = float(scale)
+        self._scale = None if scale is None else float(scale)
         self.keywords = _accepted_keywords(function)
 
     @property
     def scale(self) -> float:
-        """The unit that was given."""
-        return self._scale
+        """The unit that was given, 1 where none was."""
+        return 1.0 if self._scale is None else self._scale
+
+    def elements(self, x: Tensor) -> float | None:
+        """Unknown: None with a scale, 0 without."""
+        return 0.0 if self._scale is None else None
 
     def forward(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
         """Calls the function with the keywords that it accepts."""
@@ -154,7 +162,7 @@ class CallableConstraint(Constraint):
     def extra_repr(self) -> str:
         """The name of the function, its unit and its reduction."""
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        return f"{name}, scale={self._scale:g}, reduction={self.reduction!r}"
+        return f"{name}, scale={self._scale}, reduction={self.reduction!r}"
 
 
 def _accepted_keywords(function: Callable[..., Tensor]) -> frozenset[str] | None:
