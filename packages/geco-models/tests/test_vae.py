@@ -171,7 +171,11 @@ def test_output_holds_the_posterior_kl_and_the_decoded_latents(seeded):
     ("build", "error", "message"),
     [
         (lambda: ConvVAE((1, 7, 28)), ValueError, "at least 8 x 8 .* got 7 x 28"),
-        (lambda: ConvVAE((28, 28)), ValueError, r"`shape` must have 3 dimensions, got \(28, 28\)"),
+        (
+            lambda: ConvVAE((28,)),
+            ValueError,
+            r"must have 2 or 3 or 4 dimensions, got \(28,",
+        ),
         (lambda: ConvVAE((1, 28, 28.0)), TypeError, "`shape` must be an integer"),
         (lambda: ConvVAE(28), TypeError, "`shape` must be a sequence of integers, got 28"),
         (lambda: ConvVAE(latents=0), ValueError, "`latents` must be at least 1, got 0"),

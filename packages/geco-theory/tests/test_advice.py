@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from geco_theory.advice import advise
+from geco_theory.forecast import forecast_rate
 from geco_theory.linear_vae import linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 
@@ -83,3 +84,40 @@ def test_bad_input(analysis: PhaseTransitions) -> None:
         advise(X, [0.0], analysis=analysis)
     with pytest.raises(ValueError, match="`analysis` must be fitted on the same data"):
         advise(X[:, :2], analysis=analysis)
+
+
+def test_the_forecast_stands_in_the_table_and_in_words() -> None:
+    rng = np.random.default_rng(5)
+    data = rng.normal(size=(300, 5)) * [4.0, 2.0, 1.0, 0.1, 0.1]
+    analysis = PhaseTransitions(temperatures=8, n_transitions=0).fit(data)
+    table = advise(data, [0.5, 1.0], analysis=analysis)
+    direct = forecast_rate(data, [0.5, 1.0], random_state=0, analysis=analysis)
+    np.testing.assert_array_equal(table["forecast"], direct["forecast"])
+    np.testing.assert_array_equal(table["forecast_beta"], direct["beta"])
+    np.testing.assert_array_equal(table["latents"], direct["latents"])
+    for i, sentence in enumerate(table.sentence.values):
+        assert f"about {float(table.forecast[i]):.3g} nats for it on unseen data" in str(sentence)
+        assert f"take {int(table.latents[i])} latents" in str(sentence)
+    # five Gaussian directions: nothing to remember
+    assert not any("remembers" in str(s) for s in table.sentence.values)
+
+
+def test_few_samples_for_the_error_are_warned_of() -> None:
+    data = np.random.default_rng(6).normal(size=(60, 100)) / np.arange(1, 101)
+    table = advise(data, [0.02])
+    assert float(table.gap[0]) > 0.3 * float(table.forecast[0])
+    assert "remembers" in str(table.sentence.values[0])
+
+
+def test_without_a_forecast_there_is_none() -> None:
+    table = advise(X, [1.0], forecast=False)
+    assert np.isnan(table["forecast"]).all()
+    assert "unseen" not in str(table.sentence.values[0])
+    assert np.isnan(advise(X[:12], [1.0])["forecast"]).all()  # too few to set some aside
+
+
+def test_an_analysis_that_ends_too_warm_is_continued() -> None:
+    warm = PhaseTransitions(temperatures=[1.0, 5.0, 20.0], n_transitions=0).fit(X)
+    table = advise(X, [0.05], analysis=warm, forecast=False)
+    assert bool(table.exact[0])
+    assert not bool(advise(X, [0.05], analysis=warm, extend=False, forecast=False).exact[0])

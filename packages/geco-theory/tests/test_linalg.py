@@ -47,3 +47,18 @@ def test_weights_count_rows_that_often() -> None:
 def test_constant_data() -> None:
     np.testing.assert_array_equal(covariance_eigenvalues(np.ones((4, 2))), 0.0)
     assert np.isfinite(principal_axes(np.ones((4, 2)))[0]).all()
+
+
+def test_a_far_point_costs_no_dimension() -> None:
+    X = np.random.default_rng(4).normal(size=(60, 3))
+    X[0] = 1e9
+    axes, variances = principal_axes(X)
+    assert axes.shape == (3, 3)
+    np.testing.assert_allclose(variances, (X @ axes).var(axis=0), rtol=1e-4)
+
+
+def test_columns_that_repeat_others_cost_no_axis() -> None:
+    X = np.random.default_rng(5).normal(size=(40, 2)) @ np.array(
+        [[1.0, 2.0, 0.5], [0.0, 1.0, 3.0]]
+    )
+    assert principal_axes(X)[0].shape == (3, 2)

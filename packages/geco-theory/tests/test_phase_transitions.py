@@ -243,3 +243,37 @@ def test_sparse_data_are_refused() -> None:
 def test_bad_temperatures_are_refused(fitted: PhaseTransitions, temperature: float) -> None:
     with pytest.raises(ValueError, match="`temperature` must be positive"):
         fitted.n_clusters(temperature)
+
+
+def test_nothing_of_an_earlier_fit_stays(blobs: np.ndarray) -> None:
+    analysis = PhaseTransitions("equal", temperatures=4, direction="both", n_transitions=0)
+    analysis.fit(blobs)
+    assert hasattr(analysis, "cooling_path_")
+    analysis.set_params(direction="heating").fit(blobs[:, :1])
+    assert not hasattr(analysis, "cooling_path_")
+    assert analysis.n_features_in_ == 1
+
+    def stop(state: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    before = analysis.transitions_
+    with pytest.raises(KeyboardInterrupt):
+        analysis.set_params(progress=stop).fit(blobs)
+    assert analysis.transitions_ is not before
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ({"n_jobs": "a"}, TypeError),
+        ({"n_jobs": 0}, ValueError),
+        ({"progress": 3}, TypeError),
+        ({"temperatures": [1e-310]}, ValueError),
+        ({"temperatures": [1e300]}, ValueError),
+    ],
+)
+def test_arguments_that_would_fail_later_are_refused_at_once(
+    blobs: np.ndarray, parameters: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=f"`{next(iter(parameters))}` must"):
+        PhaseTransitions(**parameters).fit(blobs)

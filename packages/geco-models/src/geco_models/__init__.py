@@ -11,10 +11,14 @@ from geco_models.classifiers import (
     train_classifier,
 )
 from geco_models.conv_draw import ConvDraw, ConvLSTMCell
+from geco_models.discretized_logistic import DiscretizedLogistic
 from geco_models.flows import AffineCoupling, RealNVP
 from geco_models.gaussian import DiagonalGaussian, bound_log_variance
+from geco_models.hierarchical_vae import HierarchicalVAE
+from geco_models.likelihoods import bits_per_dimension
 from geco_models.nvp_vae import NVPVAE
-from geco_models.output import ModelOutput, Posterior
+from geco_models.output import ModelOutput, Posterior, active_units
+from geco_models.tolerance import ToleranceModulation
 from geco_models.vae import MLPVAE, ConvVAE, LinearVAE
 
 __all__ = [
@@ -27,15 +31,20 @@ __all__ = [
     "ConvLSTMCell",
     "ConvVAE",
     "DiagonalGaussian",
+    "DiscretizedLogistic",
     "FeatureExtractor",
+    "HierarchicalVAE",
     "LinearVAE",
     "ModelOutput",
     "Posterior",
     "RealNVP",
     "SmallCNN",
     "SmallResNet",
+    "ToleranceModulation",
     "__version__",
     "accuracy",
+    "active_units",
+    "bits_per_dimension",
     "bound_log_variance",
     "load",
     "train_classifier",

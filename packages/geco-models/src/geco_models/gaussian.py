@@ -68,7 +68,12 @@ def standard_log_prob(z: Tensor) -> Tensor:
     Returns:
         The log-densities in nats, (batch,).
     """
-    return -0.5 * (z.square() + _LOG_2_PI).flatten(1).sum(1)
+    return -0.5 * _row_sums(z.square() + _LOG_2_PI)
+
+
+def _row_sums(x: Tensor) -> Tensor:
+    # not flatten(1).sum(1), which copies planes whose channels lie last
+    return x.sum(tuple(range(1, x.dim())))
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -119,8 +124,19 @@ class DiagonalGaussian:
         Returns:
             The draws, of the shape of the mean.
         """
-        noise = standard_normal(self.mean.shape, self.mean, generator)
-        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+        return self.draw(standard_normal(self.mean.shape, self.mean, generator))
+
+    def draw(self, noise: Tensor) -> Tensor:
+        r"""The point :math:`m + e^{l/2} \epsilon` of given standard normal noise.
+
+        Args:
+            noise: The noise :math:`\epsilon`, of the shape of the mean; its batch size may be
+                larger where that of the mean is 1.
+
+        Returns:
+            The points, of the shape of the noise.
+        """
+        return torch.addcmul(self.mean, torch.exp(0.5 * self.log_variance), noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log-density of each row at its own point.
@@ -132,19 +148,19 @@ class DiagonalGaussian:
             The log-densities in nats, (batch,).
         """
         scaled = (z - self.mean).square() * torch.exp(-self.log_variance)
-        return -0.5 * (scaled + self.log_variance + _LOG_2_PI).flatten(1).sum(1)
+        return -0.5 * _row_sums(scaled + self.log_variance + _LOG_2_PI)
 
-    def kl(self, prior: "DiagonalGaussian | None" = None) -> Tensor:
-        r"""The exact KL divergence of each row from a prior.
+    def kl_per_dimension(self, prior: "DiagonalGaussian | None" = None) -> Tensor:
+        r"""The exact KL divergence from a prior, dimension by dimension.
 
         With :math:`\delta = l - l_p` it is
-        :math:`\frac12 \sum_j (m - m_p)_j^2 e^{-l_{p,j}} + e^{\delta_j} - 1 - \delta_j`.
+        :math:`\frac12 \left((m - m_p)^2 e^{-l_p} + e^{\delta} - 1 - \delta\right)`.
 
         Args:
             prior: Gaussians of the same shape; N(0, I) if None.
 
         Returns:
-            The divergences in nats, (batch,); zero exactly where the two coincide.
+            The divergences in nats, of the shape of the mean; zero exactly where the two coincide.
         """
         if prior is None:
             distance, delta = self.mean.square(), self.log_variance
@@ -152,7 +168,18 @@ class DiagonalGaussian:
             delta = self.log_variance - prior.log_variance
             distance = (self.mean - prior.mean).square() * torch.exp(-prior.log_variance)
         # expm1 keeps the digits where the variances nearly agree
-        return 0.5 * (distance + torch.expm1(delta) - delta).flatten(1).sum(1)
+        return 0.5 * (distance + torch.expm1(delta) - delta)
+
+    def kl(self, prior: "DiagonalGaussian | None" = None) -> Tensor:
+        """The exact KL divergence of each row from a prior: the sum over its dimensions.
+
+        Args:
+            prior: Gaussians of the same shape; N(0, I) if None.
+
+        Returns:
+            The divergences in nats, (batch,).
+        """
+        return _row_sums(self.kl_per_dimension(prior))
 
     def __repr__(self) -> str:
         return f"DiagonalGaussian(shape={tuple(self.mean.shape)}, dtype={self.mean.dtype})"

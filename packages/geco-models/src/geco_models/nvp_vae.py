@@ -12,12 +12,12 @@ Either way the KL divergence has no closed form and is estimated by the one late
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from geco_models.base import AbstractVAE
+from geco_models.base import AbstractVAE, Condition, Options
 from geco_models.flows import RealNVP
 from geco_models.gaussian import (
     DiagonalGaussian,
@@ -25,6 +25,7 @@ from geco_models.gaussian import (
     standard_log_prob,
     standard_normal,
 )
+from geco_models.likelihoods import Output
 from geco_models.networks import (
     ContextEncoder,
     ConvDecoder,
@@ -34,7 +35,7 @@ from geco_models.networks import (
     suits_convolution,
 )
 from geco_models.output import ModelOutput
-from geco_models.vae import Output, activate, as_output
+from geco_models.tolerance import HIDDEN, ToleranceModulation
 from geco_models.validation import as_positive, as_shape
 
 __all__ = ["NVPVAE", "FlowPlace", "FlowPosterior"]
@@ -114,6 +115,7 @@ class NVPVAE(AbstractVAE):
         context_shape: The shape of one context, (C, H, W) or (F,), which conditions encoder,
             decoder and flow prior; None for an unconditional model.
         output: What follows the decoder's last layer, "identity" or "sigmoid".
+        **options: See `Options`; a tolerance also conditions a flow prior.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class NVPVAE(AbstractVAE):
         hidden: Sequence[int] = (400,),
         context_shape: Sequence[int] | None = None,
         output: Output = "identity",
+        **options: Unpack[Options],
     ) -> None:
         shape, hidden = as_shape(shape), as_shape(hidden, "hidden")
         config = {
@@ -141,13 +144,13 @@ class NVPVAE(AbstractVAE):
             "context_shape": context_shape,
             "output": output,
         }
-        super().__init__(shape, config, context_shape)
+        super().__init__(shape, config, context_shape, **options)
         if flow not in get_args(FlowPlace):
             raise ValueError(f"`flow` must be 'prior' or 'posterior', got {flow!r}")
         self.flow_place = flow
         self.latents = as_positive(latents, "latents", minimum=2)
         width = as_positive(width, "width")
-        self.output = as_output(output)
+        self.as_output(output)
         self.context_encoder = (
             None if self.context_shape is None else ContextEncoder(self.context_shape, width)
         )
@@ -156,62 +159,88 @@ class NVPVAE(AbstractVAE):
         outputs = (2 if flow == "prior" else 3) * self.latents
         self.encoder: ConvEncoder | DenseEncoder
         self.decoder: ConvDecoder | DenseDecoder
+        limits, made = self.tolerance, self.decoded_shape
         if suits_convolution(shape):
-            self.encoder = ConvEncoder(shape, outputs, width, extra)
-            self.decoder = ConvDecoder(shape, self.latents, width, extra)
+            centred = not self.units.identity
+            self.encoder = ConvEncoder(shape, outputs, width, extra, limits, centred)
+            self.decoder = ConvDecoder(made, self.latents, width, extra, limits)
         else:
-            self.encoder = DenseEncoder(shape, outputs, hidden, extra)
-            self.decoder = DenseDecoder(shape, self.latents, hidden[::-1], extra)
+            self.encoder = DenseEncoder(shape, outputs, hidden, extra, limits)
+            self.decoder = DenseDecoder(made, self.latents, hidden[::-1], extra, limits)
+        # a flow prior reads the tolerance as a vector, which starts at 1 whatever the tolerance is
+        self.prior_modulation = (
+            ToleranceModulation(HIDDEN, limits) if limits and flow == "prior" else None
+        )
+        read = extra + (HIDDEN if self.prior_modulation else 0)
         self.flow = RealNVP(
             self.latents,
             couplings,
             flow_hidden,
-            context=extra if flow == "prior" else self.latents,
+            context=read if flow == "prior" else self.latents,
         )
+        if self.prior_modulation is not None and self.flow.context is not None:
+            with torch.no_grad():  # the fresh model is the one without a tolerance
+                self.flow.context.weight[:, extra:] = 0
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        kappa: Tensor | float | None = None,
     ) -> ModelOutput:
         """Encodes, draws one latent per example, and decodes; the KL is that latent's estimate."""
-        posterior, embedding = self._posterior(x, context)
+        posterior, condition = self._posterior(x, context, kappa)
         if isinstance(posterior, FlowPosterior):
             z, log_q = posterior.sample_and_log_prob(generator)
         else:
             z = posterior.sample(generator)
             log_q = posterior.log_prob(z)
-        kl = log_q - self._prior_log_prob(z, embedding)
-        return ModelOutput(self._generate(z, embedding), kl, z)
+        kl = log_q - self._prior_log_prob(z, condition)
+        mean, distribution = self.observe(self._generate(z, condition))
+        return ModelOutput(mean, kl, z, distribution=distribution)
 
     @torch.no_grad()
     def sample(
-        self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        kappa: Tensor | float | None = None,
     ) -> Tensor:
         """Decodes draws from the prior, through the flow where that is the prior; no gradients."""
         n = as_positive(n, "n")
-        embedding = self._embed(context, n)
+        condition = self._condition(context, kappa, n)
         if self.flow_place == "prior":
-            z = self.flow.sample(n, embedding, generator)
+            z = self.flow.sample(n, self._prior_context(condition, n), generator)
         else:
             z = standard_normal((n, self.latents), self.reference(), generator)
-        return self._generate(z, embedding)
+        return self.observe(self._generate(z, condition))[0]
 
     def posterior(
-        self, x: Tensor, context: Tensor | None = None
+        self, x: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
     ) -> DiagonalGaussian | FlowPosterior:
         """The posterior of each example: Gaussian under a flow prior, else a flow's."""
-        return self._posterior(x, context)[0]
+        return self._posterior(x, context, kappa)[0]
 
-    def prior_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def prior_log_prob(
+        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
+    ) -> Tensor:
         """The prior's log-density in nats, (batch,): the flow's, or that of N(0, I)."""
         self.check_latents(z, (self.latents,))
-        return self._prior_log_prob(z, self._embed(context, z.shape[0]))
+        return self._prior_log_prob(z, self._condition(context, kappa, z.shape[0]))
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
+    ) -> Tensor:
         """The decoder's mean :math:`g(z)`.
 
         Args:
             z: Latents, (batch, latents).
             context: The context, for a conditional model only.
+            kappa: The tolerances, for a model with a `tolerance` only.
 
         Returns:
             The means, `(batch, *shape)`.
@@ -221,31 +250,45 @@ class NVPVAE(AbstractVAE):
             ValueError: If a shape is wrong, or the context is missing or superfluous.
         """
         self.check_latents(z, (self.latents,))
-        return self._generate(z, self._embed(context, z.shape[0]))
+        condition = self._condition(context, kappa, z.shape[0])
+        return self.observe(self._generate(z, condition))[0]
 
-    def _embed(self, context: Tensor | None, batch: int) -> Tensor | None:
+    def _condition(
+        self, context: Tensor | None, kappa: Tensor | float | None, batch: int
+    ) -> Condition:
         context = self.check_context(context, batch)
-        if self.context_encoder is None or context is None:
-            return None
-        embedding: Tensor = self.context_encoder(context)
-        return embedding
+        embedding = None
+        if self.context_encoder is not None and context is not None:
+            embedding = self.context_encoder(context)
+        return Condition(embedding, self.check_kappa(kappa, batch))
 
     def _posterior(
-        self, x: Tensor, context: Tensor | None
-    ) -> tuple[DiagonalGaussian | FlowPosterior, Tensor | None]:
-        self.check_input(x)
-        embedding = self._embed(context, x.shape[0])
-        raw = self.encoder(x, embedding)
+        self, x: Tensor, context: Tensor | None, kappa: Tensor | float | None
+    ) -> tuple[DiagonalGaussian | FlowPosterior, Condition]:
+        x = self.check_input(x)
+        condition = self._condition(context, kappa, x.shape[0])
+        raw = self.encoder(self.units(x), *condition)
         if self.flow_place == "prior":
-            return DiagonalGaussian.from_raw(raw), embedding
+            return DiagonalGaussian.from_raw(raw), condition
         mean, log_variance, features = raw.chunk(3, dim=1)
         base = DiagonalGaussian(mean, bound_log_variance(log_variance))
-        return FlowPosterior(base, self.flow, features), embedding
+        return FlowPosterior(base, self.flow, features), condition
 
-    def _prior_log_prob(self, z: Tensor, embedding: Tensor | None) -> Tensor:
+    def _prior_context(self, condition: Condition, batch: int) -> Tensor | None:
+        """What a flow prior reads."""
+        if self.prior_modulation is None or condition.kappa is None:
+            return condition.context
+        ones = self.reference().new_ones(batch, HIDDEN)
+        read = self.prior_modulation.modulate(ones, condition.kappa)
+        if condition.context is None:
+            return read
+        return torch.cat([condition.context, read.to(condition.context.dtype)], dim=1)
+
+    def _prior_log_prob(self, z: Tensor, condition: Condition) -> Tensor:
         if self.flow_place == "prior":
-            return self.flow.log_prob(z, embedding)
+            return self.flow.log_prob(z, self._prior_context(condition, z.shape[0]))
         return standard_log_prob(z)
 
-    def _generate(self, z: Tensor, embedding: Tensor | None) -> Tensor:
-        return activate(self.decoder(self.like_weights(z), embedding), self.output)
+    def _generate(self, z: Tensor, condition: Condition) -> Tensor:
+        raw: Tensor = self.decoder(self.like_weights(z), *condition)
+        return raw

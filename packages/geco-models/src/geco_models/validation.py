@@ -1,12 +1,13 @@
 """Checks of arguments that several models share."""
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["as_positive", "as_shape", "check_tensor"]
+__all__ = ["as_number", "as_positive", "as_shape", "check_tensor"]
 
 
 def as_positive(value: Any, name: str, minimum: int = 1) -> int:
@@ -82,3 +83,26 @@ def check_tensor(x: Any, name: str, shape: Sequence[int], owner: str) -> Tensor:
         msg = f"`{name}` must be (batch, {wanted}) for this {owner}, got {tuple(x.shape)}"
         raise ValueError(msg)
     return x
+
+
+def as_number(value: Any, name: str) -> float:
+    """A finite real number.
+
+    Args:
+        value: What was passed: a number, NumPy's included, or a tensor of one element.
+        name: The argument's name, for the message.
+
+    Returns:
+        The number.
+
+    Raises:
+        TypeError: If it is no real number.
+        ValueError: If it is not finite.
+    """
+    single = not isinstance(value, str | bytes | bool) and hasattr(value, "__float__")
+    if not single or (hasattr(value, "numel") and value.numel() != 1):
+        raise TypeError(f"`{name}` must be a number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"`{name}` must be finite, got {number}")
+    return number

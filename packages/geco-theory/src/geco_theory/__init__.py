@@ -1,6 +1,7 @@
 """The phase diagram of a dataset: fixed points, critical temperatures, rate and distortion."""
 
 from geco_theory.advice import advise
+from geco_theory.forecast import forecast_rate
 from geco_theory.latent_grid.errors import (
     AbstractGridError,
     DifferentiableError,
@@ -29,6 +30,7 @@ __all__ = [
     "bound_margin",
     "compare_spectral_clustering",
     "detect",
+    "forecast_rate",
     "free_energy_bound",
     "gaussian_grid",
     "latent_geometry",

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
 from geco_theory._typing import Array
+from geco_theory.forecast.rate import LEAST_SAMPLES, forecast_rate
 from geco_theory.linalg import covariance_eigenvalues
 from geco_theory.linear_vae import LinearVAEOptimum, linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
@@ -17,12 +18,22 @@ __all__ = ["advise"]
 
 # shares of the variance that are asked for by default
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+# samples up to which cold temperatures are cheap: heating begins there
+FEW_SAMPLES = 3000
+MEMORY = 0.3  # share of the forecast above which the gap is warned of
+FORECAST = ("forecast", "beta", "multiplier", "latents", "gap")
 # step in ln T where the path has to be continued to lower temperatures
 COLD_STEP = 0.2
 
 
 def advise(
-    X: ArrayLike, kappa: ArrayLike | None = None, *, analysis: PhaseTransitions | None = None
+    X: ArrayLike,
+    kappa: ArrayLike | None = None,
+    *,
+    analysis: PhaseTransitions | None = None,
+    extend: bool = True,
+    forecast: bool = True,
+    random_state: int | np.random.RandomState | None = 0,
 ) -> xr.Dataset:
     r"""Tabulate what each tolerance of the constraint RE buys and costs on these data.
 
@@ -31,10 +42,17 @@ def advise(
         kappa: tolerances: root-mean-square errors per element, in data units; by default those
             that keep 10, 25, 50, 75, 90, 95 and 99 percent of the variance.
         analysis: a `PhaseTransitions(masses="free")` fitted on the same data; by default one is
-            fitted here, down to the temperature of the smallest `kappa`.
+            fitted here.
+        extend: solve colder temperatures than those of the analysis where the smallest `kappa`
+            needs them (up to 3,000 samples, where they cost little).
+        forecast: whether to forecast the rate on unseen data (`forecast_rate`, D10; from 20
+            samples on).
+        random_state: of the forecast's splits.
 
     Returns:
-        A dataset over ``kappa``, largest first. ``explained_variance``; of the best linear VAE
+        A dataset over ``kappa``, largest first. ``explained_variance``; what to expect on unseen
+        data (D10; NaN without a forecast): ``forecast`` (nats), ``forecast_beta``,
+        ``forecast_multiplier``, ``latents``, ``gap``; of the best linear VAE
         (D7): ``linear_rate`` (nats), ``linear_multiplier``, ``linear_relative_multiplier``,
         ``active_dimensions``, ``linear_beta``; of the best model at all on these samples (D6,
         D9): ``smallest_rate`` (nats; where the solved temperatures do not reach so low, its
@@ -69,14 +87,14 @@ def advise(
     else:
         asked = np.sort(np.atleast_1d(np.asarray(kappa, dtype=np.float64)))[::-1]
     linear = [linear_vae_optimum(spectrum, k, n_features=features) for k in asked]
-    if analysis is None:
-        analysis = PhaseTransitions().fit(data)
-        path = _extended(analysis.path_, data, linear[-1])
-    else:
-        path = analysis.path_
+    fitted = PhaseTransitions().fit(data) if analysis is None else analysis
+    path = fitted.path_
+    if extend and len(data) <= FEW_SAMPLES:
+        path = _extended(fitted, data, linear[-1])
+    expected = _expected(data, asked, fitted, random_state) if forecast else _unknown(asked.size)
     curve = rate_distortion_curve(path, asked, n_features=features)
     # an analysis that was interrupted has a path but no critical temperatures yet
-    found = getattr(analysis, "critical_temperatures_", ())
+    found = getattr(fitted, "critical_temperatures_", ())
     critical = np.sort(np.asarray(found, dtype=np.float64))
     heat = curve["temperature"].values
     exact = np.isfinite(curve["rate"].values)
@@ -89,12 +107,18 @@ def advise(
         _sentence(
             asked[i], kept[i], linear[i], smallest[i], bool(exact[i]), float(heat[i]),
             int(clusters[i]), float(below[i]), float(above[i]), data.shape[0], bool(search),
+            {name: float(values[i]) for name, values in expected.items()},
         )
         for i in range(asked.size)
     ]  # fmt: skip
     squared, inverse = "(data unit)^2", "1/(data unit)^2"
     columns = {
         "explained_variance": (kept, "share of the variance kept", "1"),
+        "forecast": (expected["forecast"], "expected rate on unseen data", "nat"),
+        "forecast_beta": (expected["beta"], "beta to expect at unit variance", squared),
+        "forecast_multiplier": (expected["multiplier"], "multiplier to expect", inverse),
+        "latents": (expected["latents"], "latents that suffice for 95% of the samples", "1"),
+        "gap": (expected["gap"], "expected rate minus that on seen data", "nat"),
         "linear_rate": ([o.rate for o in linear], "rate of the best linear VAE", "nat"),
         "linear_multiplier": ([o.multiplier for o in linear], "its multiplier", inverse),
         "linear_relative_multiplier": (
@@ -124,15 +148,44 @@ def advise(
     return table
 
 
-def _extended(path: xr.Dataset, data: Array, coldest: LinearVAEOptimum) -> xr.Dataset:
+def _expected(
+    data: Array,
+    kappa: Array,
+    analysis: PhaseTransitions,
+    random_state: int | np.random.RandomState | None,
+) -> dict[str, Array]:
+    """The forecast at each tolerance; NaN for data too few to set some aside."""
+    if len(data) < LEAST_SAMPLES or not np.any(data != data[0]):
+        return _unknown(kappa.size)
+    table = forecast_rate(data, kappa, random_state=random_state, analysis=analysis)
+    return {name: np.asarray(table[name].values, dtype=np.float64) for name in FORECAST}
+
+
+def _unknown(number: int) -> dict[str, Array]:
+    return {name: np.full(number, np.nan) for name in FORECAST}
+
+
+def _extended(analysis: PhaseTransitions, data: Array, coldest: LinearVAEOptimum) -> xr.Dataset:
     """The path, continued to where its error is below that of the smallest tolerance."""
+    path = analysis.path_
+    if coldest.multiplier == 0.0 or analysis.masses != "free":
+        return path
     if float(path["distortion"].min()) <= coldest.distortion:
         return path
     # the best model reaches an error at a higher temperature than the linear one, as a rule
     start, stop = coldest.water_level, float(path["temperature"].min())
     steps = max(2, math.ceil(math.log(stop / start) / COLD_STEP))
     colder = np.geomspace(start, stop, steps, endpoint=False)
-    return xr.concat([PhaseTransitions(temperatures=colder).fit(data).path_, path], "temperature")
+    solver = PhaseTransitions(
+        temperatures=colder,
+        tolerance=analysis.tolerance,
+        n_transitions=0,
+        n_jobs=analysis.n_jobs,
+        working_memory=analysis.working_memory,
+    )
+    merged: xr.Dataset = xr.concat([solver.fit(data).path_, path], "temperature")
+    merged["certificate"].attrs.update(path["certificate"].attrs)
+    return merged
 
 
 def _clusters(path: xr.Dataset, temperatures: Array) -> NDArray[np.int64]:
@@ -166,16 +219,30 @@ def _sentence(
     above: float,
     samples: int,
     estimated: bool,
+    expected: dict[str, float],
 ) -> str:
     """One row in words."""
     start = f"An RMS error of {kappa:.4g} per element keeps {100 * kept:.3g}% of the variance"
     if linear.multiplier == 0.0:
         return f"{start}: the mean of the data satisfies it, and nothing needs to be encoded."
+    words = [start]
+    if math.isfinite(expected["forecast"]):
+        latents = int(expected["latents"])
+        words.append(
+            f"a good model will pay about {expected['forecast']:.3g} nats for it on unseen data: "
+            f"take {latents} {'latent' if latents == 1 else 'latents'}, "
+            f"beta will end near {expected['beta']:.2g}"
+        )
+        if expected["gap"] > MEMORY * expected["forecast"]:
+            words.append(
+                f"it would pay {expected['gap']:.3g} nats less on data it has seen: the samples "
+                "are few for this error, and a model of that size remembers them"
+            )
     dimensions = "dimension" if linear.active_dimensions == 1 else "dimensions"
-    words = [
-        f"{start}; a linear VAE pays {linear.rate:.3g} nats for it, "
+    words.append(
+        f"a linear VAE pays {linear.rate:.3g} nats, "
         f"with {linear.active_dimensions} active {dimensions}"
-    ]
+    )
     if not exact:
         words.append(
             f"no model pays less than {smallest:.3g} nats on these {samples} samples, and one "
@@ -183,8 +250,9 @@ def _sentence(
         )
     else:
         words.append(
-            f"the best possible model of these {samples} samples pays {smallest:.3g} nats, at "
-            f"beta = {temperature:.3g} with about {clusters} decoder values"
+            f"no model of these {samples} samples pays less than {smallest:.3g} nats (reached at "
+            f"beta = {temperature:.3g} with about {clusters} decoder values; one per sample costs "
+            f"{math.log(samples):.3g})"
         )
         if math.isfinite(above):
             words.append(

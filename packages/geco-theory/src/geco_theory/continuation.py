@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from geco_theory._typing import Array
 from geco_theory.deterministic_annealing.solver import solve_equal
+from geco_theory.free_energy.blahut_arimoto import moments
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
 from geco_theory.free_energy.solution import Solution
@@ -20,6 +21,7 @@ from geco_theory.npmle.solver import solve_free
 from geco_theory.validation import whole_number
 
 Report = Callable[[Solution], None]
+_MOST_REVISIONS = 4  # of each temperature
 _DEFAULT_NUMBER = 40
 _LOWEST = 1 / 30  # of the stability temperature
 _ABOVE_TOP = 1.05  # times the top transition
@@ -36,6 +38,7 @@ class Solver:
         tolerance: The certificate to reach (free masses).
         memory: MiB for the matrices of a Newton step.
         workers: Threads within one temperature, where Newton steps do not fit into the memory.
+        top: Temperature from which on one value is the optimum (free masses), in standard units.
     """
 
     data: StandardData
@@ -43,6 +46,7 @@ class Solver:
     tolerance: float
     memory: float
     workers: int = 1
+    top: float = float("inf")
 
     def solve(self, temperature: float, start: Mixture) -> Solution:
         """Solve one temperature, in standard units, from `start`."""
@@ -50,7 +54,7 @@ class Solver:
             return solve_free(
                 self.data,
                 temperature,
-                start,
+                self.one_value() if temperature >= self.top else start,
                 tolerance=self.tolerance,
                 memory=self.memory,
                 workers=self.workers,
@@ -81,6 +85,7 @@ def follow(
     max_clusters: int | None,
     n_jobs: int | None,
     report: Report,
+    revise: Report,
 ) -> None:
     """Solve all temperatures and report each as soon as it is solved.
 
@@ -92,9 +97,11 @@ def follow(
         n_jobs: Stretches of temperatures solved at a time, or where the number of clusters ends
             the path, threads within one temperature (free masses only).
         report: Called with every solution.
+        revise: Called with solutions that replace others, see `lowered`.
     """
     order = temperatures if direction == "heating" else temperatures[::-1]
     start = solver.all_data() if direction == "heating" else solver.one_value()
+    solved: list[Solution] = []
     jobs = effective_n_jobs(n_jobs) if solver.masses == "free" else 1
     if jobs > 1 and len(order) > 1 and max_clusters is None:
         # more stretches than workers: the temperatures in the middle cost the most
@@ -104,15 +111,49 @@ def follow(
         )
         for part in parts:
             for solution in part:
+                solved.append(solution)
                 report(solution)
-        return
-    solver = replace(solver, workers=jobs)
-    for temperature in order:
-        solution = solver.solve(float(temperature), start)
-        start = solution.mixture
-        report(solution)
-        if max_clusters is not None and start.size > max_clusters:
-            break
+    else:
+        solver = replace(solver, workers=jobs)
+        for temperature in order:
+            solution = solver.solve(float(temperature), start)
+            start = solution.mixture
+            solved.append(solution)
+            report(solution)
+            if max_clusters is not None and start.size > max_clusters:
+                break
+    if solver.masses == "free":
+        for solution in lowered(solver, solved):
+            revise(solution)
+
+
+def lowered(solver: Solver, solutions: list[Solution]) -> Iterator[Solution]:
+    """Solutions that replace those above which a neighbour's mixture has a lower free energy.
+
+    At the optimum none has. This needs no search for a supremum, so it notices a maximum of D that
+    every ascent has missed.
+
+    Args:
+        solver: How one temperature is solved.
+        solutions: Of free masses, in any order.
+    """
+    path = sorted(solutions, key=lambda solution: solution.temperature)
+    pending = {(i, j) for i in range(len(path)) for j in (i - 1, i + 1) if 0 <= j < len(path)}
+    revisions = 0
+    while pending and revisions < _MOST_REVISIONS * len(path):
+        i, j = pending.pop()
+        here, start = path[i], path[j].mixture
+        state = moments(solver.data, start, here.temperature)
+        missing = (here.free_energy - state.free_energy) / here.temperature
+        if missing <= solver.tolerance + 10 * state.rounding:
+            continue
+        better = solver.solve(here.temperature, start)
+        if better.free_energy >= here.free_energy:
+            continue
+        revisions += 1
+        path[i] = better
+        pending |= {(k, i) for k in (i - 1, i + 1) if 0 <= k < len(path)}
+        yield better
 
 
 def temperature_grid(wanted: int | ArrayLike | None, stability: float, top: float) -> Array:

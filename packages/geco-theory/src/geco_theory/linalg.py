@@ -18,6 +18,7 @@ __all__ = [
 
 # an eigenvalue this far below zero, relative to the largest, is rounding and not indefiniteness
 ROUNDING = 1e-8
+_SURE = 1e-9  # share of the largest eigenvalue down to which those of a product are exact enough
 
 
 def covariance_spectrum(covariance: ArrayLike) -> NDArray[np.float64]:
@@ -113,8 +114,13 @@ def principal_axes(X: Array, weights: Array | None = None) -> tuple[Array, Array
     eps = np.finfo(np.float64).eps
     if n >= d:
         values, vectors = linalg.eigh((centred * shares[:, None]).T @ centred)
-        values, vectors = values[::-1], vectors[:, ::-1]
-        kept = values > values[0] * eps * max(n, d)
+        values, vectors = values[::-1].copy(), vectors[:, ::-1].copy()
+        # the product has squared the condition: small variances are those of the projections
+        small = slice(int(np.sum(values > _SURE * values[0])), d)
+        along = shares @ np.square(centred @ vectors[:, small])
+        order = np.argsort(-along, kind="stable")
+        values[small], vectors[:, small] = along[order], vectors[:, small][:, order]
+        kept = np.sqrt(values) > np.sqrt(values[0]) * eps * max(n, d)
     else:
         root = np.sqrt(shares)[:, None] * centred
         vectors, singular, _ = linalg.svd(root.T, full_matrices=False)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -38,7 +39,9 @@ from geco_theory.transitions.table import (
 )
 from geco_theory.validation import positive, whole_number
 
+_SEEN = ("n_features_in_", "feature_names_in_")  # set by the checks of X themselves
 _ALL_CLUSTERS = 3000  # data points up to which the path goes down to one value per point
+_COLDEST = 1e-200  # in units of the total variance
 _DEFAULT_CLUSTERS = 500
 
 
@@ -148,6 +151,7 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         """
         self._check_parameters()
         samples: Array = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        self._forget()
         data = StandardData.from_samples(samples)
         self._data = data
         memory = sklearn.get_config()["working_memory"]
@@ -160,6 +164,7 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         unit = data.temperature_unit
         self.stability_temperature_ = stability_temperature(data) * unit
         limit = top_transition(data)
+        self._solver = replace(self._solver, top=limit.temperature)
         self._solutions: dict[float, Solution] = {}
         self._found = top_transitions(data, limit, births=self.masses == "free")
         top = limit.temperature * unit
@@ -223,8 +228,21 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         whole_number(self.n_transitions, "n_transitions", least=0)
         if self.max_clusters is not None:
             whole_number(self.max_clusters, "max_clusters", least=1)
+        if self.n_jobs is not None and whole_number(self.n_jobs, "n_jobs", least=-1000) == 0:
+            raise ValueError("`n_jobs` must not be 0: pass a number of jobs, or -1 for all cores.")
+        if self.progress is not None and not callable(self.progress):
+            raise TypeError(
+                f"`progress` must be a function of one dict or None, got {self.progress!r}."
+            )
         if self.working_memory is not None:
             positive(self.working_memory, "working_memory")
+
+    def _forget(self) -> None:
+        """Nothing of an earlier fit stays: it could pass for a result of this one."""
+        for name in list(vars(self)):
+            of_fit = name.endswith("_") or name in ("_solutions", "_found", "_data", "_solver")
+            if of_fit and not name.startswith("__") and name not in _SEEN:
+                delattr(self, name)
 
     def _directions(self) -> tuple[Literal["heating", "cooling"], ...]:
         """The branches to follow; the first one is `path_`."""
@@ -240,6 +258,12 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         directions = self._directions()
         total = len(grid) * len(directions)
         scaled = grid / self._data.temperature_unit
+        if not (scaled[0] > _COLDEST and scaled[-1] < 1.0 / _COLDEST):
+            raise ValueError(
+                f"`temperatures` must lie between {_COLDEST:g} and {1.0 / _COLDEST:g} times the "
+                f"total variance, got {grid[0]:.3g} to {grid[-1]:.3g} for a variance of "
+                f"{self._data.temperature_unit:.3g}."
+            )
         users = dict(zip(scaled.tolist(), grid.tolist(), strict=True))
         done = itertools.count(1)
 
@@ -247,11 +271,14 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             self._solutions[users[solution.temperature]] = solution
             self._report("path", next(done), total, solution)
 
+        def revise(solution: Solution) -> None:
+            self._solutions[users[solution.temperature]] = solution
+
         if directions[0] == "heating" or self.masses == "free":
             limit = self.max_clusters
             if limit is None and directions[0] == "cooling":
                 limit = _DEFAULT_CLUSTERS if len(self._data.rows) > _ALL_CLUSTERS else None
-            follow(self._solver, scaled, directions[0], limit, self.n_jobs, keep)
+            follow(self._solver, scaled, directions[0], limit, self.n_jobs, keep, revise)
         if directions[-1] == "cooling" and self.masses == "equal":
             both = len(directions) == 2
 

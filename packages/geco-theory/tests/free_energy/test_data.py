@@ -57,3 +57,19 @@ def test_the_axes_left_out_hold_no_more_than_was_allowed() -> None:
         assert axes >= 1
         assert data.variances[axes:].sum() <= rest
         assert axes == 1 or data.variances[axes - 1 :].sum() > rest
+
+
+def test_a_column_far_from_zero_costs_the_others_no_digits() -> None:
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    far = StandardData.from_samples(np.column_stack([X, np.full(30, 1e15)]))
+    alone = StandardData.from_samples(X)
+    np.testing.assert_allclose(far.variances, alone.variances, rtol=1e-12)
+    assert far.scale == pytest.approx(alone.scale, rel=1e-12)
+    np.testing.assert_allclose(far.to_user(far.rows)[:, :2], X, atol=1e-12)
+    np.testing.assert_array_equal(far.to_user(far.rows)[:, 2], 1e15)
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_scales_whose_squares_are_no_numbers_are_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="other units"):
+        StandardData.from_samples(np.random.default_rng(0).normal(size=(5, 2)) * scale)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ConvLSTMCell"]
+__all__ = ["ConvLSTMCell", "advance"]
 
 
 class ConvLSTMCell(nn.Module):
@@ -133,8 +133,25 @@ class ConvLSTMCell(nn.Module):
         gates = self.gates((*inputs, hidden))
         if offset is not None:
             gates = gates + offset
-        # one chunk, whose backward is one copy: slices would each fill all four gates with zeros
-        remember_new, remember_old, show, candidate = gates.chunk(4, dim=1)
-        kept = torch.sigmoid(remember_old) * cell
-        cell = torch.addcmul(kept, torch.sigmoid(remember_new), torch.tanh(candidate))
-        return torch.sigmoid(show) * torch.tanh(cell), cell
+        return advance(gates, cell)
+
+
+def advance(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The states after gates: the cell's formulas without its convolution.
+
+    Args:
+        gates: The gates before their nonlinearities, (..., 4 H, h, w), in the order input, forget,
+            output, candidate.
+        cell: :math:`c_{t-1}`, (..., H, h, w).
+
+    Returns:
+        :math:`(h_t, c_t)`, in the type of the gates.
+    """
+    size = gates.shape[-3] // 4
+    # two splits, whose backward is one copy each: slices would each fill all gates with zeros
+    opening, candidate = gates.split([3 * size, size], dim=-3)  # type: ignore[no-untyped-call]
+    remember_new, remember_old, show = torch.sigmoid(opening).chunk(3, dim=-3)
+    kept = remember_old * cell.to(gates.dtype)
+    # not addcmul, whose backward multiplies by its factor 1 twice
+    cell = kept + remember_new * torch.tanh(candidate)
+    return show * torch.tanh(cell), cell

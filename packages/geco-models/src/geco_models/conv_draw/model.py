@@ -7,15 +7,24 @@ Gaussian KLs along the drawn path. `geco_models.conv_draw.step` has the formulas
 """
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
-from geco_models.base import AbstractVAE
+from geco_models.base import AbstractVAE, Condition, Options
 from geco_models.conv_draw.network import DrawNetwork
-from geco_models.conv_draw.step import DrawCore, DrawState, Offsets, Sources
-from geco_models.gaussian import DiagonalGaussian, standard_normal
+from geco_models.conv_draw.step import DrawState
+from geco_models.conv_draw.unrolled import (
+    Carry,
+    StepOffsets,
+    StepWeights,
+    finish,
+    prepare,
+    unrolled_step,
+)
+from geco_models.gaussian import standard_normal
 from geco_models.output import ModelOutput
 from geco_models.validation import as_positive, as_shape
 
@@ -52,6 +61,9 @@ class ConvDraw(AbstractVAE):
             is the image itself, :math:`C \cdot stride^2` channels.
         checkpoint: Whether a training step forgets the inside of each step and computes it again
             in the backward pass: less memory, a third more work.
+        **options: See `geco_models.base.Options`. The canvas of a Bernoulli likelihood holds
+            logits; the scales of a likelihood with one for each pixel are read from the decoder's
+            last hidden state.
 
     Raises:
         TypeError: If a size is not an integer.
@@ -72,6 +84,7 @@ class ConvDraw(AbstractVAE):
         features: int | None = None,
         canvas: int | None = None,
         checkpoint: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         config = {
             "shape": shape,
@@ -86,7 +99,8 @@ class ConvDraw(AbstractVAE):
             "canvas": canvas,
             "checkpoint": checkpoint,
         }
-        super().__init__(as_shape(shape, dims=(3,)), config, context_shape)
+        super().__init__(as_shape(shape, dims=(3,)), config, context_shape, **options)
+        likelihood = None if self.likelihood is None else self.likelihood.name
         self.steps = as_positive(steps, "steps")
         self.checkpoint = bool(checkpoint)
         if as_positive(kernel, "kernel") % 2 == 0:
@@ -102,6 +116,9 @@ class ConvDraw(AbstractVAE):
             as_positive(stride, "stride"),
             kernel,
             None if canvas is None else as_positive(canvas, "canvas"),
+            spread=self.decoded_shape != self.shape,
+            start=0.5 if self.units.identity and likelihood != "bernoulli" else 0.0,
+            tolerance=self.tolerance,
         )
         self.latent_shape = (self.steps, latent_channels, *self.network.size)
         # the layout of the weights is the one that convolutions run in, whatever that of `x` is;
@@ -111,42 +128,38 @@ class ConvDraw(AbstractVAE):
     def _noise(self, batch: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         """The noise of all steps, drawn at once: recomputing a step then draws nothing."""
         shape = (self.steps, batch, *self.latent_shape[1:])
-        return standard_normal(shape, self.reference(), generator).unbind(0)
+        noise = standard_normal(shape, self.reference(), generator).flatten(0, 1)
+        # in the layout of the activations
+        noise = noise.contiguous(memory_format=torch.channels_last)
+        return noise.split(batch)  # type: ignore[no-untyped-call,no-any-return]
 
     def infer_step(
-        self,
-        core: DrawCore,
-        state: DrawState,
-        offsets: Offsets | None,
-        sources: Sources,
-        noise: Tensor,
-    ) -> tuple[DrawState, Tensor, Tensor]:
-        """One step of `forward`.
+        self, carry: Carry, weights: StepWeights, offsets: StepOffsets, noise: Tensor
+    ) -> tuple[Carry, Tensor, Tensor, Tensor]:
+        """One step of `forward`: `geco_models.conv_draw.unrolled.unrolled_step`.
 
         Compiling this method alone, `draw.infer_step = torch.compile(draw.infer_step)`, takes a
         fraction of the time that the whole model takes, which is unrolled over all steps.
 
         Args:
-            core: The networks of this step.
-            state: The state before it.
-            offsets: The constant parts of the gates; None to compute them from `sources`.
-            sources: What enters every step unchanged.
+            carry: The state before it.
+            weights: The weights of this step.
+            offsets: What is added to its gates.
             noise: Standard normal noise, (batch, latent channels, h, w).
 
         Returns:
-            The next state, the latent, and the KL of the step, (batch,).
+            The next state, the posterior's raw statistics, the latent, and what prior head and
+            canvas read.
         """
-        offsets = core.offsets(sources) if offsets is None else offsets
-        prior, prior_state = core.step_prior(state, offsets)
-        picture = self.network.picture(state.canvas)
-        posterior, posterior_state = core.step_posterior(state, picture, offsets)
-        z = _draw(posterior, noise)
-        canvas, decoder_state = core.step_decoder(state, z, offsets)
-        state = DrawState(canvas, prior_state, posterior_state, decoder_state, z)
-        return state, z, posterior.kl(prior)
+        return unrolled_step(carry, weights, offsets, noise)
 
     def forward(
-        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        kappa: Tensor | float | None = None,
     ) -> ModelOutput:
         """Encodes and paints, step by step.
 
@@ -154,43 +167,62 @@ class ConvDraw(AbstractVAE):
             x: Images in [0, 1], (batch, C, H, W).
             context: The context, `(batch, *context_shape)`, for a conditional model only.
             generator: The source of randomness; the global one if None.
+            kappa: The tolerances, a number or (batch,), for a model with a `tolerance` only.
 
         Returns:
             Reconstruction (batch, C, H, W), KL (batch,) in nats, latents
-            (batch, steps, latent channels, h, w), and the KL of each step (batch, steps).
+            (batch, steps, latent channels, h, w), the KL of each step (batch, steps), and that of
+            each latent.
 
         Raises:
             TypeError: If `x` or `context` is not floating point.
             ValueError: If a shape is wrong, or the context is missing or superfluous.
         """
-        self.check_input(x)
-        context = self.check_context(context, x.shape[0])
-        sources = self.network.sources(x, context)
-        offsets = self.network.offsets(sources)
-        state = self.network.start()
+        x = self.check_input(x)
+        condition = self._condition(context, kappa, x.shape[0])
+        sources = self.network.sources(self.units(x), *condition)
+        batch = x.shape[0]
+        prepared = prepare(self.network, sources, self.steps)
         again = self.checkpoint and torch.is_grad_enabled()
-        latents, kls = [], []
-        for step, noise in enumerate(self._noise(x.shape[0], generator)):
-            arguments = (self.network.core(step), state, offsets, sources, noise)
+        carry = prepared.carry
+        raws, latents, shown = [], [], []
+        for arguments in zip(
+            prepared.weights, prepared.offsets, self._noise(batch, generator), strict=True
+        ):
             if again:
-                state, z, kl = recompute(
-                    self.infer_step, *arguments, use_reentrant=False, preserve_rng_state=False
+                carry, raw, z, read = recompute(
+                    self.infer_step,
+                    carry,
+                    *arguments,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
                 )
             else:
-                state, z, kl = self.infer_step(*arguments)
+                carry, raw, z, read = self.infer_step(carry, *arguments)
+            raws.append(raw)
             latents.append(z)
-            kls.append(kl)
-        kl_steps = torch.stack(kls, dim=1)
+            shown.append(read)
+        kl = finish(self.network, prepared, raws, shown, batch)
+        kl_steps = kl.sum((2, 3, 4)).T
+        numbers = self.network.numbers(carry.canvas, carry.pair[0])
+        mean, distribution = self.observe(numbers)
         return ModelOutput(
-            self.network.image(state.canvas),
+            mean,
             kl_steps.sum(1),
             torch.stack(latents, dim=1),
             kl_steps,
+            kl.transpose(0, 1),
+            distribution,
         )
 
     @torch.no_grad()
     def sample(
-        self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        kappa: Tensor | float | None = None,
     ) -> Tensor:
         """Paints from the prior alone; the posterior's networks take no part.
 
@@ -199,6 +231,7 @@ class ConvDraw(AbstractVAE):
             context: The context, `(n, *context_shape)` or one for all, `(1, *context_shape)`;
                 for a conditional model only.
             generator: The source of randomness; the global one if None.
+            kappa: The tolerances, for a model with a `tolerance` only.
 
         Returns:
             The decoder's means, (n, C, H, W).
@@ -208,42 +241,55 @@ class ConvDraw(AbstractVAE):
             ValueError: If `n` is not positive, or the context is missing or superfluous.
         """
         n = as_positive(n, "n")
-        context = self.check_context(context, n)
-        return self.network.image(self._paint(context, self._noise(n, generator), drawn=False)[0])
+        condition = self._condition(context, kappa, n)
+        state, _ = self._paint(condition, self._noise(n, generator), drawn=False)
+        return self.observe(self.network.numbers(state.canvas, state.decoder[0]))[0]
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
+    ) -> Tensor:
         """The images that given latents paint.
 
         Args:
             z: Latents of all steps, (batch, steps, latent channels, h, w).
             context: The context, for a conditional model only.
+            kappa: The tolerances, for a model with a `tolerance` only.
 
         Returns:
             The decoder's means, (batch, C, H, W).
         """
         self.check_latents(z, self.latent_shape)
-        context = self.check_context(context, z.shape[0])
-        return self.network.image(self._paint(context, z.unbind(1), drawn=True)[0])
+        condition = self._condition(context, kappa, z.shape[0])
+        state, _ = self._paint(condition, z.unbind(1), drawn=True)
+        return self.observe(self.network.numbers(state.canvas, state.decoder[0]))[0]
 
-    def prior_log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+    def prior_log_prob(
+        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
+    ) -> Tensor:
         r"""The log-density :math:`\sum_t \ln p(z_t | z_{<t})` of given latents.
 
         Args:
             z: Latents of all steps, (batch, steps, latent channels, h, w).
             context: The context, for a conditional model only.
+            kappa: The tolerances, for a model with a `tolerance` only.
 
         Returns:
             The log-densities in nats, (batch,).
         """
         self.check_latents(z, self.latent_shape)
-        context = self.check_context(context, z.shape[0])
-        return self._paint(context, z.unbind(1), drawn=True)[1]
+        condition = self._condition(context, kappa, z.shape[0])
+        return self._paint(condition, z.unbind(1), drawn=True)[1]
+
+    def _condition(
+        self, context: Tensor | None, kappa: Tensor | float | None, batch: int
+    ) -> Condition:
+        return Condition(self.check_context(context, batch), self.check_kappa(kappa, batch))
 
     def _paint(
-        self, context: Tensor | None, numbers: Sequence[Tensor], drawn: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Prior and decoder over latents (`drawn`) or noise: the last canvas, the log-density."""
-        sources = self.network.sources(None, context)
+        self, condition: Condition, numbers: Sequence[Tensor], drawn: bool
+    ) -> tuple[DrawState, Tensor]:
+        """Prior and decoder over latents (`drawn`) or noise: the last state, the log-density."""
+        sources = self.network.sources(None, *condition)
         offsets = self.network.offsets(sources)
         state = self.network.start()
         total = numbers[0].new_zeros(())
@@ -251,24 +297,27 @@ class ConvDraw(AbstractVAE):
             core = self.network.core(step)
             known = core.offsets(sources) if offsets is None else offsets
             prior, prior_state = core.step_prior(state, known)
-            z = number if drawn else _draw(prior, number)
+            z = number if drawn else prior.draw(number)
             total = total + prior.log_prob(z)
             canvas, decoder_state = core.step_decoder(state, z, known)
             state = DrawState(canvas, prior_state, state.posterior, decoder_state, z)
-        return state.canvas, total
+        return state, total
 
-    def posterior(self, x: Tensor, context: Tensor | None = None) -> "ConvDrawPosterior":
+    def posterior(
+        self, x: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
+    ) -> "ConvDrawPosterior":
         """The posterior over the latents of all steps, for each example.
 
         Args:
             x: Images in [0, 1], (batch, C, H, W).
             context: The context, for a conditional model only.
+            kappa: The tolerances, for a model with a `tolerance` only.
 
         Returns:
             An object that samples and evaluates.
         """
-        self.check_input(x)
-        return ConvDrawPosterior(self, x, self.check_context(context, x.shape[0]))
+        x = self.check_input(x)
+        return ConvDrawPosterior(self, x, self._condition(context, kappa, x.shape[0]))
 
 
 class ConvDrawPosterior:
@@ -279,14 +328,14 @@ class ConvDrawPosterior:
     Args:
         model: The model.
         x: Checked images, (batch, C, H, W).
-        context: The checked context, or None.
+        condition: The checked context and tolerances.
     """
 
-    def __init__(self, model: ConvDraw, x: Tensor, context: Tensor | None) -> None:
+    def __init__(self, model: ConvDraw, x: Tensor, condition: Condition) -> None:
         self._model = model
         self._batch = x.shape[0]
         network = model.network
-        self._sources = network.sources(x, context)
+        self._sources = network.sources(model.units(x), *condition)
         self._offsets = network.offsets(self._sources)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -329,7 +378,7 @@ class ConvDrawPosterior:
             known = core.offsets(self._sources) if self._offsets is None else self._offsets
             picture = network.picture(state.canvas)
             posterior, posterior_state = core.step_posterior(state, picture, known)
-            z = number if drawn else _draw(posterior, number)
+            z = number if drawn else posterior.draw(number)
             latents.append(z)
             total = total + posterior.log_prob(z)
             canvas, decoder_state = core.step_decoder(state, z, known)
@@ -338,8 +387,3 @@ class ConvDrawPosterior:
 
     def __repr__(self) -> str:
         return f"ConvDrawPosterior(batch={self._batch}, latent_shape={self._model.latent_shape})"
-
-
-def _draw(gaussian: DiagonalGaussian, noise: Tensor) -> Tensor:
-    """A draw made of given standard normal noise, whose batch size may be larger."""
-    return torch.addcmul(gaussian.mean, torch.exp(0.5 * gaussian.log_variance), noise)

@@ -28,6 +28,10 @@ class DrawNetwork(nn.Module):
         stride: Image pixels per state cell along each side.
         kernel: The odd side of the convolutions over states.
         canvas: The channels of the canvas; None where the canvas is the folded image.
+        spread: Whether a scale is made for each pixel beside its mean, from the decoder's last
+            hidden state.
+        start: What the picture of the first canvas is, the middle of the data's range.
+        tolerance: The range of tolerances that the steps read; None for none.
 
     Attributes:
         size: The height and width of states and latents.
@@ -46,6 +50,9 @@ class DrawNetwork(nn.Module):
         stride: int,
         kernel: int,
         canvas: int | None,
+        spread: bool = False,
+        start: float = 0.5,
+        tolerance: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
@@ -66,10 +73,21 @@ class DrawNetwork(nn.Module):
                 kernel,
             )
         self.cores = nn.ModuleList(
-            DrawCore(pixels, canvas, latent_channels, hidden, features, kernel, context_kernel)
+            DrawCore(
+                pixels,
+                canvas,
+                latent_channels,
+                hidden,
+                features,
+                kernel,
+                context_kernel,
+                tolerance,
+            )
             for _ in range(1 if shared else steps)
         )
         self.readout = None if canvas is None else nn.Conv2d(canvas, pixels, 1)
+        self.spread_head = nn.Conv2d(hidden, pixels, 1) if spread else None
+        self.middle = start
 
         # what the first step starts from is learned, one number per position
         self.first_canvas = nn.Parameter(torch.empty(1, canvas or pixels, *self.size))
@@ -79,10 +97,10 @@ class DrawNetwork(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Starts the picture at 0.5, the middle of the data's range, and the states near 0."""
-        nn.init.constant_(self.first_canvas, 0.5 if self.readout is None else 0.0)
+        """Starts the picture at the middle of the data's range, and the states near 0."""
+        nn.init.constant_(self.first_canvas, self.middle if self.readout is None else 0.0)
         if self.readout is not None and self.readout.bias is not None:
-            nn.init.constant_(self.readout.bias, 0.5)
+            nn.init.constant_(self.readout.bias, self.middle)
         for states in (self.first_prior, self.first_posterior, self.first_decoder):
             # not at 0, where the weights of the first step would get no gradient
             nn.init.normal_(states, std=0.1)
@@ -101,7 +119,9 @@ class DrawNetwork(nn.Module):
         latent = self.first_canvas.new_zeros(1, self.latent_channels, *self.size)
         return DrawState(self.first_canvas, prior, posterior, decoder, latent)
 
-    def sources(self, x: Tensor | None, context: Tensor | None) -> Sources:
+    def sources(
+        self, x: Tensor | None, context: Tensor | None, kappa: Tensor | None = None
+    ) -> Sources:
         """The planes and features of checked images and contexts, made once for all steps."""
         planes = None
         if self.context_net is not None and context is not None:
@@ -111,9 +131,9 @@ class DrawNetwork(nn.Module):
                 context = self.fold(context)
             planes = self.context_net(context)
         if x is None:
-            return Sources(None, None, planes)
+            return Sources(None, None, planes, kappa)
         image = self.fold(x)
-        return Sources(image, self.image_net(image), planes)
+        return Sources(image, self.image_net(image), planes, kappa)
 
     def offsets(self, sources: Sources) -> Offsets | None:
         """The constant parts of the gates if all steps share weights; None if each has its own."""
@@ -133,7 +153,17 @@ class DrawNetwork(nn.Module):
 
     def image(self, canvas: Tensor) -> Tensor:
         """The image that a canvas stands for, (batch, C, H, W)."""
-        image = functional.pixel_shuffle(self.picture(canvas), self.stride)
+        return self._unfold(self.picture(canvas))
+
+    def numbers(self, canvas: Tensor, decoder: Tensor) -> Tensor:
+        """The decoder's numbers of the last canvas and hidden state: means, then any scales."""
+        means = self.image(canvas)
+        if self.spread_head is None:
+            return means
+        return torch.cat((means, self._unfold(self.spread_head(decoder))), dim=1)
+
+    def _unfold(self, planes: Tensor) -> Tensor:
+        image = functional.pixel_shuffle(planes, self.stride)
         return image[:, :, : self.shape[1], : self.shape[2]].contiguous()
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from geco_models.conv_draw.conv_lstm import ConvLSTMCell
 from geco_models.gaussian import DiagonalGaussian
+from geco_models.tolerance import modulations
 
 __all__ = ["DrawCore", "DrawState", "Offsets", "Sources"]
 
@@ -42,6 +43,9 @@ class Sources(NamedTuple):
     context: Tensor | None
     r"""The context's features :math:`\psi`, (batch, features, h, w) or, of a vector,
     (batch, features, 1, 1); None in an unconditional model."""
+
+    kappa: Tensor | None = None
+    """The tolerances, (batch,); None in a model without."""
 
 
 class DrawState(NamedTuple):
@@ -75,6 +79,10 @@ class Offsets(NamedTuple):
     decoder: Tensor | None
     """Of the decoder's gates: the context."""
 
+    factors: tuple[tuple[Tensor, Tensor], ...] | None = None
+    """What the tolerance multiplies the hidden states of prior, posterior and decoder by, and
+    what it adds, each (batch, hidden, 1, 1), before heads and canvas read them."""
+
 
 class DrawCore(nn.Module):
     r"""Creates the networks of one step (the module's formulas).
@@ -91,6 +99,7 @@ class DrawCore(nn.Module):
         kernel: The odd side of all convolutions over states.
         context_kernel: The odd side of the convolution over the context's features; None for
             an unconditional model.
+        tolerance: The range of tolerances that modulate what heads and canvas read; None for none.
     """
 
     def __init__(
@@ -102,6 +111,7 @@ class DrawCore(nn.Module):
         features: int,
         kernel: int,
         context_kernel: int | None,
+        tolerance: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.own_canvas = canvas is not None
@@ -122,6 +132,7 @@ class DrawCore(nn.Module):
         self.prior_head = nn.Conv2d(hidden, 2 * latent_channels, 1)
         self.posterior_head = nn.Conv2d(hidden, 2 * latent_channels, 1)
         self.write = nn.Conv2d(hidden, canvas or pixels, kernel, padding="same", bias=False)
+        self.modulations = modulations((hidden, hidden, hidden), tolerance)
         self.reset_heads()
 
     def reset_heads(self) -> None:
@@ -134,21 +145,32 @@ class DrawCore(nn.Module):
     def offsets(self, sources: Sources) -> Offsets:
         """What image and context add to the gates of every step."""
         prior = posterior = decoder = None
+        factors = self._factors(sources.kappa)
         if self.context_gates is not None and sources.context is not None:
             prior, posterior, decoder = self.context_gates(sources.context).chunk(3, dim=1)
         if sources.image is None or sources.features is None:
-            return Offsets(prior, None, decoder)
+            return Offsets(prior, None, decoder, factors)
         # the error m - x enters through the weights of m; this is its constant part
         seen = self.image_gates(torch.cat((sources.features, sources.image), dim=1))
         seen = seen - self.posterior_cell.contribution(sources.image, self.read_from)
-        return Offsets(prior, seen if posterior is None else seen + posterior, decoder)
+        seen = seen if posterior is None else seen + posterior
+        return Offsets(prior, seen, decoder, factors)
+
+    def _factors(self, kappa: Tensor | None) -> tuple[tuple[Tensor, Tensor], ...] | None:
+        if self.modulations is None or kappa is None:
+            return None
+        found = [module.factors(kappa) for module in self.modulations]  # type: ignore[operator]
+        return tuple((s[:, :, None, None], t[:, :, None, None]) for s, t in found)
 
     def step_prior(
         self, state: DrawState, offsets: Offsets
     ) -> tuple[DiagonalGaussian, tuple[Tensor, Tensor]]:
         """The prior of this step's latent, and the prior's next state."""
         hidden, cell = self.prior_cell((self._typed(state.latent),), state.prior, offsets.prior)
-        return DiagonalGaussian.from_raw(self.prior_head(hidden)), (hidden, cell)
+        return DiagonalGaussian.from_raw(self.prior_head(_tuned(hidden, offsets, 0))), (
+            hidden,
+            cell,
+        )
 
     def step_posterior(
         self, state: DrawState, picture: Tensor, offsets: Offsets
@@ -158,15 +180,26 @@ class DrawCore(nn.Module):
         own = (state.canvas,) if self.own_canvas else ()
         inputs = (*own, picture, self._typed(state.latent))
         hidden, cell = self.posterior_cell(inputs, state.posterior, offsets.posterior)
-        return DiagonalGaussian.from_raw(self.posterior_head(hidden)), (hidden, cell)
+        return DiagonalGaussian.from_raw(self.posterior_head(_tuned(hidden, offsets, 1))), (
+            hidden,
+            cell,
+        )
 
     def step_decoder(
         self, state: DrawState, z: Tensor, offsets: Offsets
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The next canvas, and the decoder's next state."""
         hidden, cell = self.decoder_cell((self._typed(z),), state.decoder, offsets.decoder)
-        return state.canvas + self.write(hidden), (hidden, cell)
+        return state.canvas + self.write(_tuned(hidden, offsets, 2)), (hidden, cell)
 
     def _typed(self, z: Tensor) -> Tensor:
         # latents are float32 at least, whatever the type of the weights
         return z.to(self.write.weight.dtype)
+
+
+def _tuned(hidden: Tensor, offsets: Offsets, index: int) -> Tensor:
+    """A hidden state as a head reads it: scaled and shifted by the tolerance, if there is one."""
+    if offsets.factors is None:
+        return hidden
+    scale, shift = offsets.factors[index]
+    return torch.addcmul(shift, hidden, scale)

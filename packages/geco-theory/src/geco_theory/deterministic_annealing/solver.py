@@ -69,13 +69,12 @@ def solve_equal(
         else:
             enough = tolerance
     state = moments(data, mixture, temperature)
-    rate = (state.free_energy - state.distortion / 2) / temperature
     return Solution(
         temperature,
         mixture.sorted_by_mass(),
         state.free_energy,
         state.distortion,
-        max(rate, 0.0),
+        state.rate,
         float("nan"),
         converged,
         dict(work),

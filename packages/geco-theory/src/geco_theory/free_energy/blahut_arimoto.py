@@ -24,6 +24,7 @@ import numpy as np
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import LEAST_MASS, Mixture
+from geco_theory.free_energy.pairs import EPSILON, expansion_holds, exponents, rounding
 from geco_theory.free_energy.parallel import over_rows
 from geco_theory.linalg import squarem
 
@@ -41,6 +42,8 @@ class Moments:
         means: (k, r) :math:`\sum_i w_i q_{ia} x_i / m_a`, the update of Eq. (4).
         free_energy: :math:`F = -T \sum_i w_i \ln Z_i`.
         distortion: Mean squared error, summed over the elements.
+        rate: KL, :math:`-\sum_i w_i \ln Z_i - \mathrm{RE}/2T`.
+        rounding: What rounding can do to the exponents, and so to ln D.
     """
 
     log_z: Array
@@ -48,6 +51,8 @@ class Moments:
     means: Array
     free_energy: float
     distortion: float
+    rate: float
+    rounding: float
 
     def next(self) -> Mixture:
         """The plain step: Eq. (4), and the masses that the data give (Blahut-Arimoto)."""
@@ -58,10 +63,14 @@ def log_joint(rows: Array, mixture: Mixture, temperature: float) -> Array:
     r""":math:`\ln \pi_a - |x_i - \psi_a|^2 / 2T` for every pair, shape (n, k)."""
     with np.errstate(divide="ignore"):
         offset = np.log(mixture.masses)
-    offset -= np.einsum("ij,ij->i", mixture.values, mixture.values) / (2 * temperature)
+    squares = np.einsum("ij,ij->i", rows, rows)
+    own = np.einsum("ij,ij->i", mixture.values, mixture.values)
+    if not expansion_holds(max(squares.max(initial=0.0), own.max()), temperature):
+        return np.asarray(offset - exponents(rows, mixture.values, temperature))
+    offset -= own / (2 * temperature)
     out = rows @ (mixture.values.T / temperature)
     out += offset
-    out -= (np.einsum("ij,ij->i", rows, rows) / (2 * temperature))[:, None]
+    out -= (squares / (2 * temperature))[:, None]
     return np.asarray(out)
 
 
@@ -96,6 +105,8 @@ def moments(
             the means are then good to about :math:`10^{-7} |x|^2/T`.
         workers: Threads.
     """
+    if not expansion_holds(data.largest_square, temperature):
+        return _exact_moments(data, mixture, temperature, workers)
     rows, weights = data.rows, data.weights
     n, r = rows.shape
     values = mixture.values
@@ -137,8 +148,57 @@ def moments(
     # sum_ia w q |x - psi|^2 = sum_i w |x|^2 + sum_a m (|psi|^2 - 2 psi.mean)
     cross = np.einsum("ij,ij->i", values, values - 2 * means)
     distortion = float(weights @ data.squares + mass @ cross)
+    distortion = max(distortion, 0.0)
     free_energy = float(-temperature * (weights @ log_z))
-    return Moments(log_z, mass, means, free_energy, max(distortion, 0.0))
+    rate = max(free_energy / temperature - distortion / (2 * temperature), 0.0)
+    lost = rounding(data.largest_square, temperature, weights, data.squares)
+    return Moments(log_z, mass, means, free_energy, distortion, rate, lost)
+
+
+def _exact_moments(
+    data: StandardData, mixture: Mixture, temperature: float, workers: int
+) -> Moments:
+    """The same from the differences of all pairs, where expanded squares are not exact enough."""
+    rows, weights = data.rows, data.weights
+    n, r = rows.shape
+    log_z, half = np.empty(n), np.empty(n)
+    with np.errstate(divide="ignore"):
+        log_masses = np.log(mixture.masses)
+
+    def stretch(first: int, last: int) -> Array:
+        sums = np.zeros((mixture.size, r + 1))
+        for begin in range(first, last, BLOCK_ROWS):
+            block = slice(begin, min(begin + BLOCK_ROWS, last))
+            gaps = exponents(rows[block], mixture.values, temperature)
+            q = log_masses - gaps
+            shift = q.max(axis=1)
+            q = np.exp(q - shift[:, None])
+            total = q.sum(axis=1)
+            log_z[block] = shift + np.log(total)
+            q /= total[:, None]
+            half[block] = np.einsum("ij,ij->i", q, gaps)
+            q *= weights[block, None]
+            sums[:, :r] += q.T @ rows[block]
+            sums[:, r] += q.sum(axis=0)
+        return sums
+
+    sums = np.sum(over_rows(stretch, n, workers), axis=0)
+    mass = sums[:, r]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.where(mass[:, None] > 0, sums[:, :r] / mass[:, None], mixture.values)
+    # a move that is only rounding is none: a value that lies on its row stays there
+    size = np.abs(mixture.values).max(axis=1, keepdims=True)
+    means = np.where(np.abs(means - mixture.values) <= 4 * EPSILON * size, mixture.values, means)
+    lengths = np.sqrt(data.squares * 2 * temperature * half)
+    return Moments(
+        log_z,
+        mass,
+        means,
+        float(-temperature * (weights @ log_z)),
+        float(2 * temperature * (weights @ half)),
+        max(float(-(weights @ log_z) - weights @ half), 0.0),
+        rounding(data.largest_square, temperature, weights, lengths),
+    )
 
 
 def single_is_enough(data: StandardData, temperature: float, tolerance: float) -> bool:

@@ -10,9 +10,15 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import linkage
 
 from geco_theory._typing import Array
 from geco_theory.linalg import principal_axes
+
+_SMALLEST, _LARGEST = 1e-140, 1e140  # of the spread of data
+_GROUPS = 256  # groups of rows, at most, whose means are kept
+_TREE_ROWS = 2048  # rows that the groups are made of, at most
+_SUBSETS = 8  # of each size
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,42 @@ class StandardData:
         return np.asarray(np.einsum("ij,ij->i", self.rows, self.rows))
 
     @cached_property
+    def group_means(self) -> Array:
+        """(g, r) the mean of all rows, of the groups of a cut tree, and of subsets at random.
+
+        Where data are nearly equidistant no climb from a row leads to what many rows share. The
+        tree is that of Ward, cut at every number of groups up to 256; the subsets have 2, 4, 8,
+        ... rows. Where rows are many both are made from a part of them, the same at every call.
+        """
+        generator = np.random.default_rng(0)
+        rows, weights = self.rows, self.weights
+        if len(rows) > _TREE_ROWS:
+            chosen = generator.choice(len(rows), _TREE_ROWS, replace=False)
+            rows, weights = rows[chosen], weights[chosen]
+        n = len(rows)
+        means: list[Array] = [np.zeros((1, rows.shape[1]))]
+        if n > 2:
+            sums = np.concatenate([weights[:, None] * rows, np.zeros((n - 1, rows.shape[1]))])
+            mass = np.concatenate([weights, np.zeros(n - 1)])
+            for step, (left, right) in enumerate(linkage(rows, "ward")[:, :2].astype(int)):
+                sums[n + step] = sums[left] + sums[right]
+                mass[n + step] = mass[left] + mass[right]
+            last = slice(max(n, 2 * n - 1 - _GROUPS), 2 * n - 2)
+            means.append(sums[last] / mass[last, None])
+        size = 2
+        while size < n:
+            chosen = np.argsort(generator.random((_SUBSETS, n)), axis=1)[:, :size]
+            share = weights[chosen] / weights[chosen].sum(axis=1)[:, None]
+            means.append(np.einsum("ij,ijr->ir", share, rows[chosen]))
+            size *= 2
+        return np.concatenate(means)
+
+    @cached_property
+    def largest_square(self) -> float:
+        """The squared length of the row that is farthest from the mean."""
+        return float(self.squares.max())
+
+    @cached_property
     def _matrices(self) -> dict[tuple[str, type[np.floating]], NDArray[np.floating]]:
         return {}
 
@@ -95,19 +137,29 @@ class StandardData:
         """
         distinct, inverse, counts = _distinct_rows(samples)
         weights = counts / counts.sum()
-        largest = float(np.abs(distinct).max())
-        unit = largest if largest > 0 else 1.0
-        scaled = distinct / unit  # neither squares nor sums can overflow or vanish from here on
-        mean = weights @ scaled
-        centred = scaled - mean
-        centred -= weights @ centred  # the second pass removes the rounding of the first
+        # a typical value goes first, exactly for what is near it: neither a column far from zero
+        # nor a single point far out costs the others their digits. Halves cannot overflow.
+        typical = np.partition(distinct, len(distinct) // 2, axis=0)[len(distinct) // 2] / 2
+        centred = distinct / 2 - typical
         spread = float(np.abs(centred).max())
-        if spread <= 64 * np.finfo(np.float64).eps:
+        if spread == 0.0:
             raise ValueError(
                 "`X` has zero variance (all samples are equal): pass data with at least two "
                 "different samples."
             )
-        centred /= spread
+        if not _SMALLEST < spread < _LARGEST:
+            raise ValueError(
+                f"`X` must differ by between {_SMALLEST:g} and {_LARGEST:g} somewhere, because "
+                f"temperatures are squares, got a spread of {2 * spread:.3g}: pass X in other "
+                "units."
+            )
+        centred /= spread  # neither squares nor sums can overflow or vanish from here on
+        mean = weights @ centred
+        centred -= mean
+        again = weights @ centred  # the second pass removes the rounding of the first
+        centred -= again
+        mean = 2 * (typical + spread * (mean + again))
+        spread *= 2
         size = float(np.sqrt(weights @ np.einsum("ij,ij->i", centred, centred)))
         centred /= size
         axes, variances = principal_axes(centred, weights)
@@ -116,9 +168,9 @@ class StandardData:
             weights=weights,
             counts=counts,
             inverse=inverse,
-            mean=mean * unit,
+            mean=mean,
             axes=axes,
-            scale=unit * spread * size,
+            scale=spread * size,
             variances=variances,
         )
 

@@ -17,7 +17,8 @@ class Solution:
         free_energy: F.
         distortion: RE, summed over elements.
         rate: KL, in nats.
-        certificate: ln S; F lies at most T ln S above the optimum (nan for equal masses).
+        certificate: ln S, rounding included; F lies at most T ln S above the optimum (nan for
+            equal masses).
         converged: Whether the tolerance was reached.
         work: Counts of what was done.
         sampled: Whether the certificate was looked for from a sample of the data only; it is
@@ -47,15 +48,15 @@ class Solution:
         sampled: bool = False,
     ) -> Self:
         """A solution of free masses from one pass over the data and the largest ln D found."""
-        rate = (state.free_energy - state.distortion / 2) / temperature
+        certificate = max(log_supremum, 0.0) + state.rounding
         return cls(
             temperature,
             mixture.sorted_by_mass(),
             state.free_energy,
             state.distortion,
-            max(rate, 0.0),
-            max(log_supremum, 0.0),
-            log_supremum <= tolerance,
+            state.rate,
+            certificate,
+            certificate <= tolerance,
             work,
             sampled,
         )

@@ -21,9 +21,10 @@ import numpy as np
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
-from geco_theory.npmle.mean_shift import Landscape, captured, climb, distinct
+from geco_theory.npmle.mean_shift import Landscape, captured, climb, distinct, newton_ascent
 
 _BULK_CYCLES = 40
+_FIRST_CYCLES = 16  # after which Newton steps take those that still climb
 _FINE_CYCLES = 400
 _CAPTURE = 0.05  # in sqrt(T): a climb this near to a known maximum has arrived there
 _SAME = 0.02  # in sqrt(T): climbs this near to each other go on as one
@@ -96,7 +97,10 @@ def ascend(
     if len(points):
         points = points[distinct(points, bulk.step(points)[0], 0.1 * _SAME * reach)]
         if refine:
-            points = np.concatenate(climb(fine, points, known, _FINE_CYCLES, accuracy, capture))
+            settled, going = climb(fine, points, known, _FIRST_CYCLES, accuracy, capture)
+            going = newton_ascent(fine, going, accuracy)
+            rest = climb(fine, going, known, _FINE_CYCLES, accuracy, capture)
+            points = np.concatenate([settled, *rest])
     if climb_known:
         points = np.concatenate(
             [points, *climb(fine if refine else bulk, known, none, 20, accuracy, 1e-4)]

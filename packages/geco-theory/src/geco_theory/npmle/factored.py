@@ -10,11 +10,11 @@ from collections import Counter
 import numpy as np
 
 from geco_theory._typing import Array
-from geco_theory.free_energy.blahut_arimoto import Moments, moments, responsibilities
+from geco_theory.free_energy.blahut_arimoto import moments, responsibilities
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import LEAST_MASS, Mixture, merge_coincident
 from geco_theory.free_energy.solution import Solution
-from geco_theory.npmle.certificate import Maxima, ascend, births
+from geco_theory.npmle.certificate import ascend, births
 from geco_theory.npmle.joint_newton import NewtonSystem
 from geco_theory.npmle.support import give_birth, reduce_support
 
@@ -33,6 +33,7 @@ def solve_factored(
     """Rounds of Newton steps, certificate and births."""
     work: Counter[str] = Counter()
     mixture = start.normalised()
+    starts = np.concatenate([data.rows, data.group_means])
     reach = np.sqrt(temperature)
     for attempt in range(max_rounds):
         work["rounds"] += 1
@@ -45,36 +46,24 @@ def solve_factored(
                 data, mixture, temperature, merge, 0.1 * tolerance, work
             )
         state = moments(data, mixture, temperature)
-        maxima = _certify(data, state, temperature, mixture, soft, exact, tolerance)
-        if maxima.log_supremum <= tolerance:
+        wanted = max(tolerance - state.rounding, 0.5 * tolerance)
+        maxima = ascend(
+            data,
+            state.log_z,
+            temperature,
+            starts,
+            known=mixture.values,
+            delicate=soft,
+            accuracy=0.1 * wanted,
+            climb_known=not exact,
+        )
+        if maxima.log_supremum <= wanted:
             break
-        new = births(maxima, mixture, temperature, 0.3 * tolerance)
+        new = births(maxima, mixture, temperature, 0.3 * wanted)
         if len(new):
             mixture = give_birth(data, state.log_z, temperature, mixture, new)
             work["births"] += len(new)
     return Solution.of(temperature, mixture, state, maxima.log_supremum, tolerance, dict(work))
-
-
-def _certify(
-    data: StandardData,
-    state: Moments,
-    temperature: float,
-    mixture: Mixture,
-    soft: Array,
-    exact: bool,
-    tolerance: float,
-) -> Maxima:
-    """Ascend from all data points, off the values along soft directions, from inexact values."""
-    return ascend(
-        data,
-        state.log_z,
-        temperature,
-        data.rows,
-        known=mixture.values,
-        delicate=soft,
-        accuracy=0.1 * tolerance,
-        climb_known=not exact,
-    )
 
 
 def _relax(

@@ -9,10 +9,12 @@ values act on each other only through the n x n matrix
     M = S_\psi B^{-1} S_\psi^T
     = \sum_a \sqrt{q_a}\; G_a (I - G_a^T G_a)^{-1} G_a^T \sqrt{q_a},
 
-of which :math:`I + M` is factored. It steers the Newton steps and decides no result (gradients
-are computed from everything, in double precision), so it is built lean: in single precision,
-from the rows that matter to a value, in the leading principal axes; along axes of little variance
-the values are taken as not curved.
+of which :math:`I + M` is factored. With :math:`M = G G^T` for G of as many columns as there are
+coordinates of values, K r, the smaller of :math:`I + G G^T` (n x n) and :math:`I + G^T G` is
+taken; :math:`(I + G G^T)^{-1} = I - G (I + G^T G)^{-1} G^T`. It steers the Newton steps and
+decides no result (gradients are computed from everything, in double precision), so it is built
+lean: in single precision, from the rows that matter to a value, in the leading principal axes;
+along axes of little variance the values are taken as not curved.
 """
 
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ _NEGLIGIBLE = 1e-5  # share of a value's mass below which a row is left out of i
 _LEAST_POSTERIOR = 1e-3  # posterior below which a row is left out of M
 _FLAT = 1e-3  # variance over T that the left-out axes may hold together
 _CHUNK = 2**19  # numbers held at once in a group of supports of similar length
+_PRIMAL = 0.5  # of the rows: coordinates of values up to which I + G^T G is factored
 _DENSE = 0.45  # share of the rows above which a support is taken to be all of them
 Single = NDArray[np.float32]
 
@@ -39,15 +42,17 @@ class Curvature:
 
     Args:
         inverses: (k, s, s) the matrices :math:`(I - C_a/T)^{-1}` in the first s principal axes.
-        factor: The lower Cholesky factor of I + M.
+        factor: The lower Cholesky factor of I + M, or of I + G^T G.
+        features: G, (n, k s), if that is the smaller one.
     """
 
     inverses: Single
     factor: Array
+    features: Array | None = None
 
     def select(self, kept: NDArray[np.bool_]) -> "Curvature":
         """The same curvature for part of the values."""
-        return Curvature(self.inverses[kept], self.factor)
+        return Curvature(self.inverses[kept], self.factor, self.features)
 
     def apply(self, vectors: Array) -> Array:
         """(I - C_a/T)^-1 times one vector per value, (k, r)."""
@@ -59,7 +64,22 @@ class Curvature:
 
     def solve(self, right: Array) -> Array:
         """(I + M)^-1 times (n,)."""
-        return np.asarray(linalg.cho_solve((self.factor, True), right, check_finite=False))
+        if self.features is None:
+            return np.asarray(linalg.cho_solve((self.factor, True), right, check_finite=False))
+        inner = linalg.cho_solve((self.factor, True), self.features.T @ right, check_finite=False)
+        return np.asarray(right - self.features @ inner)
+
+    def quadratic(self, columns: Array) -> Array:
+        """R^T (I + M)^-1 R for R (n, c); never indefinite."""
+        if self.features is None:
+            design = linalg.solve_triangular(
+                self.factor, columns, lower=True, overwrite_b=True, check_finite=False
+            )
+            return np.asarray(design.T @ design)
+        # with Z = (I + G^T G)^-1 G^T R and X = R - G Z it is X^T X + Z^T Z
+        inner = linalg.cho_solve((self.factor, True), self.features.T @ columns)
+        rest = columns - self.features @ inner
+        return np.asarray(rest.T @ rest + inner.T @ inner)
 
 
 def curvature(
@@ -84,10 +104,12 @@ def curvature(
         end = max(begin + 1, min(end, begin + _CHUNK // (limit * builder.rows.shape[1])))
         builder.add(order[begin:end])
         begin = end
-    system = builder.system.astype(np.float64)
+    features = builder.features
+    # in double precision: what the inverse takes off again must be what was put in
+    system = builder.system.astype(np.float64) if features is None else features.T @ features
     system[np.diag_indices(len(system))] += 1.0
     factor = linalg.cholesky(system, lower=True, overwrite_a=True, check_finite=False)
-    return Curvature(builder.inverses, factor)
+    return Curvature(builder.inverses, factor, features)
 
 
 class _Builder:
@@ -114,7 +136,9 @@ class _Builder:
         self.local = local
         self.sizes = np.count_nonzero(local, axis=1)
         self.inverses: Single = np.empty((k, axes, axes), np.float32)
-        self.system: Single = np.zeros((n, n), np.float32)
+        primal = k * axes <= _PRIMAL * n
+        self.features: Array | None = np.zeros((n, k * axes)) if primal else None
+        self.system: Single = np.zeros((0, 0) if primal else (n, n), np.float32)
 
     def add(self, group: NDArray[np.intp]) -> None:
         """Add the values of one group."""
@@ -147,6 +171,11 @@ class _Builder:
         leading = np.take_along_axis(gaps, order[:, :, None], axis=1)
         leading *= np.sqrt(np.take_along_axis(posterior, order, axis=1))[:, :, None]
         support = np.take_along_axis(support, order, axis=1)
+        if self.features is not None:
+            parts = leading @ np.linalg.cholesky(inverses)
+            for a, at, part, count in zip(group, support, parts, counts, strict=True):
+                self.features[at[:count], self._columns(a)] = part[:count]
+            return
         blocks = (leading @ inverses) @ _t(leading)
         for at, block, count in zip(support, blocks, counts, strict=True):
             self.system[at[:count, None], at[:count]] += block[:count, :count]
@@ -159,8 +188,17 @@ class _Builder:
         self.inverses[group] = inverses
         gaps = gaps @ np.linalg.cholesky(inverses)
         gaps *= np.sqrt(self.q[group])[:, :, None]
+        if self.features is not None:
+            for a, part in zip(group, gaps, strict=True):
+                self.features[:, self._columns(a)] = part
+            return
         features = np.ascontiguousarray(gaps.transpose(1, 0, 2)).reshape(len(self.rows), -1)
         self.system += features @ features.T
+
+    def _columns(self, a: int) -> slice:
+        """The columns of G that belong to a value."""
+        axes = self.rows.shape[1]
+        return slice(a * axes, (a + 1) * axes)
 
     def _matrices(self, gaps: Single) -> Single:
         """I - C_a/T of a group."""

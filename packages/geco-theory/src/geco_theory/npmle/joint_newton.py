@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
@@ -72,10 +71,7 @@ class NewtonSystem:
         """Factor the Hessian at `mixture`, whose responsibilities (n, k) are `q`."""
         part = curvature(data, mixture, temperature, q, least)
         relative = np.sqrt(data.weights)[:, None] * (q / mixture.masses)
-        design = linalg.solve_triangular(
-            part.factor, relative, lower=True, overwrite_b=True, check_finite=False
-        )
-        gram = design.T @ design
+        gram = part.quadratic(relative)
         gram[np.diag_indices(len(gram))] *= 1.0 + _RIDGE
         return cls(part, gram)
 

@@ -9,16 +9,23 @@ known maximum; every height that is reported is computed in double precision.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.blahut_arimoto import moments
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
+from geco_theory.free_energy.pairs import expansion_holds, exponents
 from geco_theory.free_energy.parallel import over_rows
 from geco_theory.linalg import squarem
 
 _BLOCK = 2**19  # numbers in one block of pairs
 _MOST_CYCLES = 800  # of the ascent from one point
+_NEWTON_AXES = 128  # of the data up to which Newton steps are taken
+_NEWTON_STEPS = 30
+_LEAST_SHARE = 1e-3  # of a Newton step that is still tried
+_LEAST_CURVATURE = 1e-6  # to which sizes of curvatures are raised
+_NEGLIGIBLE = 1e-12  # share of D of a row that is left out of its curvature
 _POINTS = 256  # points in one block
 _ROWS = 1024  # rows in one block, at least
 
@@ -43,18 +50,25 @@ class Landscape:
         workers: int = 1,
     ) -> None:
         n, r = data.rows.shape
+        self.exact = not expansion_holds(data.largest_square, temperature)
+        self.temperature = temperature
+        self.workers = workers
+        self.rows = data.rows
+        if self.exact:
+            self.offset = np.log(data.weights) - log_z
+            return
         offset = np.log(data.weights) - log_z - data.squares / (2 * temperature)
         self.ceiling = float(offset.max())
         self.left = np.empty((r + 1, n), dtype)
         self.left[:r] = data.rows.T / temperature
         self.left[r] = offset - self.ceiling
         self.right = data.with_ones(dtype)
-        self.temperature = temperature
         self.dtype = dtype
-        self.workers = workers
 
     def step(self, points: Array) -> tuple[Array, Array]:
         r""":math:`\ln D` at `points` (p, r), and the next point of each climb."""
+        if self.exact:
+            return self._exact_step(points)
         p, r = points.shape
         log_d = np.empty(p)
         ahead = np.empty((p, r))
@@ -65,6 +79,40 @@ class Landscape:
             ahead[begin : begin + _POINTS] = sums[:, :r] / sums[:, r:]
             log_d[begin : begin + _POINTS] = np.log(sums[:, r]) + shift
         log_d += self.ceiling - np.einsum("ij,ij->i", points, points) / (2 * self.temperature)
+        return log_d, ahead
+
+    def newton_moves(self, points: Array, ahead: Array) -> Array:
+        """Newton steps (p, r) at points whose mean-shift steps lead to `ahead`."""
+        moves = np.zeros(points.shape)
+        r = points.shape[1]
+        reach = np.sqrt(self.temperature)
+        for i, (point, target) in enumerate(zip(points, ahead, strict=True)):
+            terms = np.append(point, 1.0) @ self.left
+            terms = np.exp(terms - terms.max())
+            near = np.flatnonzero(terms > _NEGLIGIBLE * terms.sum())
+            gaps = self.rows[near] - target
+            gaps *= np.sqrt(terms[near] / (terms[near].sum() * self.temperature))[:, None]
+            values, vectors = np.linalg.eigh(np.eye(r) - gaps.T @ gaps)
+            sizes = np.maximum(np.abs(values), _LEAST_CURVATURE)
+            move = vectors @ ((vectors.T @ (target - point)) / sizes)
+            moves[i] = move * min(1.0, reach / max(float(np.linalg.norm(move)), 1e-300))
+        return moves
+
+    def _exact_step(self, points: Array) -> tuple[Array, Array]:
+        """The same from the differences of all pairs."""
+        log_d, ahead = np.empty(len(points)), np.empty(points.shape)
+
+        def stretch(first: int, last: int) -> None:
+            for begin in range(first, last, _POINTS):
+                block = slice(begin, min(begin + _POINTS, last))
+                terms = self.offset - exponents(points[block], self.rows, self.temperature)
+                shift = terms.max(axis=1)
+                terms = np.exp(terms - shift[:, None])
+                total = terms.sum(axis=1)
+                log_d[block] = shift + np.log(total)
+                ahead[block] = (terms @ self.rows) / total[:, None]
+
+        over_rows(stretch, len(points), self.workers, least=_POINTS)
         return log_d, ahead
 
     def _sums(self, part: NDArray[np.floating]) -> tuple[Array, Array]:
@@ -110,6 +158,8 @@ def climb(
     Returns:
         Points that settled or were still going, and whether each settled.
     """
+    if len(starts) == 0:
+        return starts, starts
     reach = np.sqrt(landscape.temperature)
     points, safe, floor = starts, starts, np.full(len(starts), -np.inf)
     ended: list[Array] = []
@@ -149,6 +199,36 @@ def _row_lengths(vectors: Array) -> Array:
     return np.asarray(np.linalg.norm(vectors, axis=1))
 
 
+def newton_ascent(landscape: Landscape, points: Array, accuracy: float) -> Array:
+    r"""Newton steps on ln D from every point, each raising it.
+
+    With g the mean-shift step and C the covariance of the data under the terms of D the Hessian is
+    :math:`(C - T) / T^2`, so the step is :math:`(I - C/T)^{-1} (g - y)`, with the eigenvalues
+    replaced by their sizes where D is not concave. Where mean shift crawls, along a ridge or
+    beside a value about to be born, it takes a few.
+    """
+    if len(points) == 0 or points.shape[1] > _NEWTON_AXES or landscape.exact:
+        return points
+    height, ahead = landscape.step(points)
+    found, going = points.copy(), np.arange(len(points))
+    share = np.ones(len(points))
+    for _ in range(_NEWTON_STEPS):
+        move = landscape.newton_moves(found[going], ahead[going])
+        gain = np.einsum("ij,ij->i", move, ahead[going] - found[going]) / landscape.temperature
+        kept = (gain > 0.01 * accuracy) & (share[going] > _LEAST_SHARE)
+        going, move = going[kept], move[kept]
+        if len(going) == 0:
+            break
+        trial = found[going] + share[going, None] * move
+        there, next_ahead = landscape.step(trial)
+        better = there > height[going]
+        share[going] = np.where(better, 1.0, 0.25 * share[going])
+        raised = going[better]
+        found[raised], height[raised] = trial[better], there[better]
+        ahead[raised] = next_ahead[better]
+    return found
+
+
 def distinct(points: Array, height: Array, distance: float) -> NDArray[np.intp]:
     """Indices of points, highest first, none closer than `distance` to a higher one kept."""
     order = np.argsort(-height, kind="stable")
@@ -182,8 +262,11 @@ def captured(points: Array, known: Array, distance: float) -> NDArray[np.bool_]:
     """Which points are closer than `distance` to a known maximum."""
     if len(known) == 0 or len(points) == 0:
         return np.zeros(len(points), dtype=bool)
-    gaps = np.einsum("ij,ij->i", known, known) - 2.0 * (points @ known.T)
-    least = gaps.min(axis=1) + np.einsum("ij,ij->i", points, points)
+    squares = np.einsum("ij,ij->i", points, points)
+    own = np.einsum("ij,ij->i", known, known)
+    if not expansion_holds(max(squares.max(), own.max()), distance**2):
+        return np.asarray(cdist(points, known, "sqeuclidean").min(axis=1) < distance**2)
+    least = (own - 2.0 * (points @ known.T)).min(axis=1) + squares
     return np.asarray(least < distance**2)
 
 

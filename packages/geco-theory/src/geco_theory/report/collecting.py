@@ -66,7 +66,9 @@ def collect(
         parts["transition"] = analysis.transitions_.reset_coords()
     if np.isfinite(path["certificate"].values).any():
         parts["curve"] = _curve(table.X, path, total)
-        parts["advice"] = advise(table.X, analysis=analysis).reset_coords()
+        parts["advice"] = advise(
+            table.X, analysis=analysis, extend=complete, forecast=complete
+        ).reset_coords()
     variables = {}
     for name, dataset in parts.items():
         renamed = {new: old for old, new in PARTS[name].items()}

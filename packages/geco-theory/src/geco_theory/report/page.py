@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["render_report"]
 
 TRANSITION_ROWS = 30
+ADVICE = (
+    "<p>The floor is what no model pays less than on these samples (D9); the forecast is what a "
+    "code of local linear parts attains on samples held out (D10), with the number of latents, "
+    "the beta and the multiplier that go with it; the linear VAE is the ceiling (D7). The gap is "
+    "the forecast minus the same on the samples seen: where it is large, a model remembers.</p>"
+)
 
 
 def render_report(results: xr.Dataset) -> str:
@@ -76,7 +82,7 @@ def render_report(results: xr.Dataset) -> str:
             "kappa. Analyse with free masses for both.</p>"
         )
     if advice is not None:
-        sections.append(f"<h2>Which tolerance to ask for</h2>{_advice_table(advice)}")
+        sections.append(f"<h2>Which tolerance to ask for</h2>{ADVICE}{_advice_table(advice)}")
     if transitions is not None and transitions.sizes.get("transition", 0):
         sections.append(f"<h2>Transitions</h2>{_transition_table(transitions)}")
     warnings = [f'<p class="note">{html.escape(note)}</p>' for note in _notes(results)]
@@ -151,12 +157,16 @@ def _advice_table(advice: xr.Dataset) -> str:
     columns = [
         ("kappa", "kappa"),
         ("explained_variance", "variance kept"),
+        ("smallest_rate", "floor: nats"),
+        ("forecast", "forecast: nats"),
         ("linear_rate", "linear VAE: nats"),
-        ("linear_multiplier", "multiplier"),
-        ("active_dimensions", "active dimensions"),
-        ("smallest_rate", "best model: nats"),
-        ("multiplier", "multiplier"),
-        ("temperature", "beta"),
+        ("latents", "latents"),
+        ("forecast_beta", "beta"),
+        ("forecast_multiplier", "multiplier"),
+        ("gap", "gap: nats"),
+        ("active_dimensions", "linear: dimensions"),
+        ("linear_multiplier", "linear: multiplier"),
+        ("temperature", "floor: beta"),
         ("n_clusters", "values"),
         ("critical_below", "critical T below"),
         ("critical_above", "critical T above"),

@@ -49,7 +49,8 @@ def stability_temperature(data: StandardData) -> float:
 def top_transition(data: StandardData) -> OneValueLimit:
     """The top transition, looked for from at most 2,048 data points."""
     # one value explains the points worst that are farthest from it
-    return one_value_limit(data, climbing_starts(data, -data.squares, _STARTS))
+    rows = climbing_starts(data, -data.squares, _STARTS)
+    return one_value_limit(data, np.concatenate([rows, data.group_means]))
 
 
 def one_value_limit(data: StandardData, starts: Array) -> OneValueLimit:

@@ -1,0 +1,166 @@
+"""Counts the operations that one training step launches, per model; nothing is timed.
+
+Each step runs on fake tensors: shapes, types and layouts are computed, numbers are not. Counted
+are the operations of forward, objective and backward that are no views, before any fusion. On a
+GPU each is at least one kernel launch, so the count says whether launches bind a model. The fake
+tensors are on the CPU: no GPU is needed, and none was used.
+
+    python benchmarks/kernels.py                         # every model, float32
+    python benchmarks/kernels.py --autocast              # under bfloat16 autocast
+    python benchmarks/kernels.py --only convdraw --by-name
+    python benchmarks/kernels.py --steps 2 4 8           # ConvDraw by its number of steps
+"""
+
+import argparse
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from geco_core import GECO, PatchCrossCorrelation, ReconstructionError
+from geco_models import MLPVAE, NVPVAE, ConvDraw, ConvVAE, LinearVAE
+
+SHAPE = (3, 32, 32)
+# views that their schema does not declare as such
+FREE = {
+    "prim::device",
+    "aten::detach",
+    "aten::_unsafe_view",
+    "aten::alias",
+    "aten::lift_fresh",
+    "aten::sym_size",
+}
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "linear": lambda steps: LinearVAE(SHAPE, 64),
+    "mlp": lambda steps: MLPVAE(SHAPE, 64),
+    "conv": lambda steps: ConvVAE(SHAPE, 64),
+    "nvp": lambda steps: NVPVAE(SHAPE, 64),
+    "convdraw": lambda steps: ConvDraw(SHAPE, steps),
+    "convdraw-unshared": lambda steps: ConvDraw(SHAPE, steps, shared=False),
+    "convdraw-canvas": lambda steps: ConvDraw(SHAPE, steps, canvas=32),
+    "convdraw-conditional": lambda steps: ConvDraw(SHAPE, steps, context_shape=(7,)),
+}
+
+
+class Count(TorchDispatchMode):
+    """Counts, by name, the operations that are no views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        schema = func._schema
+        view = any(r.alias_info and not r.alias_info.is_write for r in schema.returns)
+        if not view and schema.name not in FREE:
+            self.calls[schema.name.removeprefix("aten::")] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_step(
+    make: Callable[[], nn.Module],
+    make_objective: Callable[[], nn.Module] | None,
+    batch: int,
+    autocast: bool,
+) -> Counter[str]:
+    """The operations of one training step.
+
+    Args:
+        make: Builds the model.
+        make_objective: Builds the objective; None to count `kl + squared error` in its place.
+        batch: Images a step.
+        autocast: Whether forward and objective run under bfloat16 autocast.
+
+    Returns:
+        How often each operation was called.
+    """
+    mode = FakeTensorMode()
+    model = _faked(make(), mode)
+    objective = None if make_objective is None else _faked(make_objective(), mode)
+    with mode:
+        x = torch.rand(batch, *SHAPE).to(memory_format=torch.channels_last)
+        half = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
+        _step(model, objective, x, half)  # gradients and states exist from then on
+        for parameter in model.parameters():
+            parameter.grad = None
+        with Count() as count:
+            _step(model, objective, x, half)
+    return count.calls
+
+
+def _faked(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """The module with fake parameters and buffers in place of its real ones."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                part._parameters[name] = nn.Parameter(mode.from_tensor(parameter.detach()))
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = mode.from_tensor(buffer)
+    return module
+
+
+def _step(
+    model: nn.Module,
+    objective: nn.Module | None,
+    x: Tensor,
+    half: contextlib.AbstractContextManager[Any],
+) -> None:
+    with half:
+        out = model(x)
+        if objective is None:
+            loss = out.kl.mean() + (out.reconstruction - x).square().mean()
+        else:
+            loss = objective(out.kl, x, out.reconstruction)
+    torch.autograd.backward(loss)
+
+
+def objectives() -> Iterator[tuple[str, Callable[[], nn.Module] | None]]:
+    """The objectives by name."""
+    yield "model", None
+    yield "RE", lambda: GECO(ReconstructionError(0.1))
+    yield (
+        "RE + PNCC",
+        lambda: GECO({"re": ReconstructionError(0.1), "pncc": PatchCrossCorrelation(0.8)}),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=sorted(MODELS), default=list(MODELS))
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, nargs="+", default=[8])
+    parser.add_argument("--autocast", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--by-name", action="store_true", help="also which operations")
+    args = parser.parse_args()
+
+    names = [name for name, _ in objectives()]
+    print(
+        f"non-view operations of one training step, batch {args.batch}, torch {torch.__version__}"
+    )
+    print("| model | T | " + " | ".join(names) + " | copies and casts |")
+    print("|---" * (len(names) + 3) + "|")
+    for name in args.only:
+        for steps in args.steps if name.startswith("convdraw") else [0]:
+            counts = {}
+            for label, objective in objectives():
+                make = lambda name=name, steps=steps: MODELS[name](steps)  # noqa: E731
+                counts[label] = count_step(make, objective, args.batch, args.autocast)
+            copies = sum(counts["model"][key] for key in ("_to_copy", "clone", "copy_"))
+            cells = " | ".join(f"{counts[label].total():,}" for label in names)
+            print(f"| {name} | {steps or '-'} | {cells} | {copies} |")
+            if args.by_name:
+                for key, number in counts["model"].most_common():
+                    print(f"    {number:5d}  {key}")
+
+
+if __name__ == "__main__":
+    main()
