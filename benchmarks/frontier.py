@@ -1,11 +1,11 @@
 """What a tolerance costs: KL over error, for GECO, its rivals and fixed multipliers.
 
 Many small VAEs on MNIST at 14 x 14 (10,000 images, an MLP with two hidden layers of 64, 16
-latents, Adam 1e-3, batch 64, 2,500 steps) are trained at once. The frontier of a seed is the lower envelope
-of fixed multipliers, with the loss divided by its weights and without. Contestants, each with its
-best rate per tolerance where it has one: ours (`GECO(ReconstructionError(kappa))`, nothing set),
-Algorithm 1 as printed, Cooper, humancompatible-train, the optimal-sigma VAE (which has no
-tolerance), and a PI controller of the KL's weight as in ControlVAE.
+latents, Adam 1e-3, batch 64, 2,500 steps) are trained at once. The frontier of a seed is the lower
+envelope of fixed multipliers, with the loss divided by its weights and without. Contestants, each
+with its best rate per tolerance where it has one: ours (`GECO(ReconstructionError(kappa))`,
+nothing set), Algorithm 1 as printed, Cooper, humancompatible-train, the optimal-sigma VAE (which
+has no tolerance), and a PI controller of the KL's weight as in ControlVAE.
 
     python benchmarks/frontier.py testbed --seeds 0 1 2 --out frontier.nc
     python benchmarks/frontier.py robustness

@@ -196,10 +196,9 @@ class RobustUpdate(ColumnUpdate):
         response = loss / RESPONSE
         w = m.maximum(m.where(known, response, m.maximum(response, first)), TINY)
         now = self._multiplier(m, column, seen, unit) * unit
-        steady = m.where(
-            column["steady_multiplier"] < 0, start, column["steady_multiplier"] * unit
-        )
-        inverse = m.clip(m.where(ascents > 1.0, start, steady) / w, 1.0, LARGEST_GAIN)
+        steady = column["steady_multiplier"] * unit
+        steady = m.where(steady < 0, now, steady)
+        inverse = m.clip(now / w, 1.0, LARGEST_GAIN)
         own = m.where(known, 1.0, column["own_gain"])
 
         # averages as long as the noise asks for
