@@ -8,7 +8,13 @@ from hypothesis import given as cases
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from geco_core import GECO, CallableConstraint, ReconstructionError, RobustUpdate
+from geco_core import (
+    GECO,
+    CallableConstraint,
+    PaperUpdate,
+    ReconstructionError,
+    RobustUpdate,
+)
 
 
 def bare(x, reconstruction, constraint):
@@ -54,7 +60,7 @@ def test_by_hand(feed):
         fast = mean(fast, c, n, quick)
         slow = mean(slow, c, n, 0.01)
         prop = mean(prop, c, n, min(max(2e-4 / (noise + 1e-4), 0.002), 1.0))
-        ceiling = 10 * (0.75 + 5 * min(max(slow, 0.0), 0.65))
+        ceiling = min(10 * (0.75 + 5 * min(max(slow, 0.0), 0.65)), 50)
         clearly = max(slow - 2 * math.sqrt(0.005 * noise), 0.0)
         push = min(inverse * math.asinh(fast), 1 + 1 / (1 + inverse * clearly))
         steady = min(step(steady, 0.02 * (quick / 0.1) * max(push, -2.0), w), ceiling)
@@ -217,6 +223,32 @@ def test_an_unreachable_tolerance_is_said_after_learning_has_come_to_rest(feed):
     feed(objective, *[-0.1] * 300)  # more capacity: picked up again
     assert not objective.info.saturated.item()
     assert objective.info.relative_multiplier.item() < 0.5 * multiplier
+
+
+def test_a_loss_of_zero_does_not_hold_the_multiplier_down(given):
+    """An encoder whose heads start at 0 has a KL of exactly 0."""
+    objective = GECO(Known(100))
+    x = torch.zeros(4, 1)
+    for _ in range(50):
+        knob = torch.zeros(4, requires_grad=True)
+        objective(0.0 * knob, x, x, constraint=knob + 3.0)
+        objective.step()
+    assert objective.info.relative_multiplier.item() >= 10.0
+
+
+def test_a_known_length_makes_use_of_what_is_left(feed):
+    """The same history: late in a run of known length a violation is worth more."""
+    ends = []
+    for total in (None, 400, 100_000):
+        objective = GECO(Known(10), total_steps=total)
+        feed(objective, *[0.05] * 390)
+        ends.append(objective.info.relative_multiplier.item())
+    assert ends[0] == ends[2] == pytest.approx(10 * (0.75 + 5 * 0.05), rel=1e-3)
+    assert ends[1] == pytest.approx(10 * 4, rel=0.05)
+    with pytest.raises(TypeError, match="PaperUpdate knows no schedule"):
+        GECO(Known(10), update=PaperUpdate(), total_steps=10)
+    with pytest.raises(ValueError, match="`total_steps`"):
+        GECO(Known(10), total_steps=0)
 
 
 def test_noise_around_the_tolerance_is_not_saturation(feed):

@@ -9,7 +9,7 @@ ascents, fast, and as short as the noise allows), :math:`\bar K` that of :math:`
     w &= \bar K / 2.5, \qquad A = \max(1, \lambda / w) \\
     I &\leftarrow I \oplus k_i \operatorname{clip}(A \operatorname{asinh} \tilde c, -2, t), \qquad
     \lambda = \min(I \oplus k_p \operatorname{asinh} \hat c,\; \lambda_{\max}) \\
-    \lambda_{\max} &= d\,(0.75 + 5 \operatorname{clip}(\bar c, 0, 1.05)) \\
+    \lambda_{\max} &= \min(d \min(0.75 + 5 \max(\bar c, 0),\; 4),\; \max(50 \bar K, 10)) \\
     \text{loss} &= \frac{KL + \sum_l \lambda_l c_l}
          {1 + \sum_l \lambda_l \max(1 + \tilde c_l, 1, c_l)}
 
@@ -48,6 +48,11 @@ LARGEST_FALL, LARGEST_RISE, LEARNING_RISE = 2.0, 2.0, 1.0
 LARGEST_GAIN = 1e3
 # the ceiling in units of d: at the tolerance, its rise with the violation, where that ends
 CEILING, CEILING_SLOPE, CEILING_RANGE = 0.75, 5.0, 0.65
+# the ceiling at the tolerance at the end of a run whose length is known
+LATE_CEILING = 4.0
+# and never above so many times the loss, beyond which hardly any of the error answers; but a loss
+# of 0, as that of an encoder that starts at 0, must not keep the multiplier there
+DEAREST, LEAST_CEILING = 50.0, 10.0
 # the ceiling where d is not known, in units of the loss
 FREE_CEILING = 1e5
 # a ceiling that holds the multiplier back although learning has come to rest is lifted by this
@@ -87,6 +92,8 @@ class RobustUpdate(ColumnUpdate):
             constraint does not know the number of its elements, for the size of the first loss
             if it is violated at first, else 0.
         rescale: Whether the loss is divided by the sum of its weights.
+        total_steps: The ascents of the whole run, where they are known: a tolerance that is still
+            missed in its second half is then worth a higher multiplier.
 
     Raises:
         TypeError: If an argument is not a number.
@@ -99,6 +106,7 @@ class RobustUpdate(ColumnUpdate):
     bounds: tuple[float, float] | None = None
     initial: float | None = None
     rescale: bool = True
+    total_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
@@ -111,6 +119,8 @@ class RobustUpdate(ColumnUpdate):
             check_number("bounds[1]", highest, 0.0, math.inf)
             if not lowest < highest:
                 raise ValueError(f"`bounds` must be 0 <= lowest < highest, got {self.bounds}")
+        if self.total_steps is not None:
+            check_number("total_steps", self.total_steps, 1.0, math.inf)
         if self.initial is not None:
             check_number("initial", self.initial, 0.0, math.inf)
             if not lowest <= self.initial <= highest:
@@ -284,12 +294,19 @@ class RobustUpdate(ColumnUpdate):
         """The highest multiplier, and the logarithm of how far it has been lifted."""
         known = seen.elements > 0
         free = FREE_CEILING * m.maximum(m.maximum(first, loss), TINY)
-        base = seen.elements * (CEILING + CEILING_SLOPE * m.clip(slow, 0.0, CEILING_RANGE))
+        lowest = CEILING + 0.0 * slow
+        if self.total_steps is not None:
+            # what is still missing late in the run is worth a higher price
+            late = m.clip(2.0 * (column["ascents"] + 1.0) / self.total_steps - 1.0, 0.0, 1.0)
+            lowest = CEILING + (LATE_CEILING - CEILING) * late
+        highest = CEILING + CEILING_SLOPE * CEILING_RANGE
+        asked = m.minimum(lowest + CEILING_SLOPE * m.maximum(slow, 0.0), highest)
+        base = m.minimum(seen.elements * asked, m.maximum(DEAREST * loss, LEAST_CEILING))
         lift = m.clip(
             column["lift"] + m.where(rests, LIFT, m.where(slow < 0, -2.0 * LIFT, 0.0)), 0.0, 50.0
         )
-        highest = m.maximum(base, w / LEAST_SHARE)
-        lift = m.where(base * m.exp(lift) > highest, m.log(highest / m.maximum(base, TINY)), lift)
+        ratio = m.maximum(w / (LEAST_SHARE * m.maximum(base, TINY)), 1.0)
+        lift = m.minimum(lift, m.log(ratio))
         lift = m.where(known, lift, 0.0)
         if self.bounds is not None:
             return self.bounds[1] * unit, lift
