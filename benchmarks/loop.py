@@ -41,7 +41,7 @@ class Bare:
 
     def steps(self, count):
         """Seconds that so many steps take."""
-        x, context, _ = self.batch
+        x, context = self.batch.images, self.batch.context
         start = clock(self.device)
         for _ in range(count):
             out = self.model(x, context)
@@ -120,13 +120,14 @@ def main():
     data = datasets.load(config.dataset, DataHome.resolve(options.data_home)).to(device)
     loop, bare = Loop(config, data, device, Ranks()), Bare(config, data, device)
     bare.steps(options.block)
+    fingerprint = data.fingerprint()
     with tempfile.TemporaryDirectory() as folder:
         meter = TqdmMeter(file=io.StringIO())
         meter.start(config.name, options.steps, 0)
         watch = Interleave(bare, options.block)
         path = Path(folder) / checkpoints.FILE
         loop.train(
-            save=lambda: checkpoints.write(path, config, loop.checkpoint()),
+            save=lambda: checkpoints.write(path, config, fingerprint, loop.checkpoint()),
             meter=meter,
             stop=watch,
         )

@@ -6,16 +6,9 @@
 >>> runs = geco_experiments.load("runs")                   # doctest: +SKIP
 """
 
-from geco_experiments.config import (
-    DatasetConfig,
-    ExecutionConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    RunConfig,
-    TrainingConfig,
-)
-from geco_experiments.results.combine import load
-from geco_experiments.results.store import open_run
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from geco_experiments.runtime.errors import (
     DataError,
     GecoError,
@@ -23,11 +16,25 @@ from geco_experiments.runtime.errors import (
     RunError,
     SchemaError,
 )
-from geco_experiments.training.runner import run
+
+if TYPE_CHECKING:
+    from geco_experiments.config import (
+        DatasetConfig,
+        ExecutionConfig,
+        ModelConfig,
+        ObjectiveConfig,
+        RunConfig,
+        TrainingConfig,
+    )
+    from geco_experiments.datasets import Dataset, DatasetSpec, Split
+    from geco_experiments.results import load, open_run
+    from geco_experiments.training import run
 
 __all__ = [
     "DataError",
+    "Dataset",
     "DatasetConfig",
+    "DatasetSpec",
     "ExecutionConfig",
     "GecoError",
     "MissingDataError",
@@ -36,6 +43,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "SchemaError",
+    "Split",
     "TrainingConfig",
     "__version__",
     "load",
@@ -44,3 +52,31 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# imported when they are asked for: `geco --help` needs none of them, nor torch, nor xarray
+_PLACES = {
+    "Dataset": "datasets",
+    "DatasetConfig": "config",
+    "DatasetSpec": "datasets",
+    "ExecutionConfig": "config",
+    "ModelConfig": "config",
+    "ObjectiveConfig": "config",
+    "RunConfig": "config",
+    "Split": "datasets",
+    "TrainingConfig": "config",
+    "load": "results",
+    "open_run": "results",
+    "run": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

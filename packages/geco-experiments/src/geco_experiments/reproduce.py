@@ -23,7 +23,7 @@ from geco_experiments.runtime.progress import Meter
 from geco_experiments.studies.common.information_plane import bounded_datasets, limits_of
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.study import Runs, Study, finish_study
-from geco_experiments.sweeps import ExecutorName, sweep, unfinished
+from geco_experiments.sweeps import ExecutorName, identified, sweep, unfinished
 
 __all__ = ["cores_used", "reproduce"]
 
@@ -59,13 +59,14 @@ def reproduce(
         RunError: a run failed; the rest were still made, and the message names the logs.
     """
     folder = out / "runs"
-    wanted = {study.name: list(study.configs(profile)) for study in studies}
+    home = DataHome.resolve(data_home)
+    wanted = {study.name: identified(study.configs(profile), home) for study in studies}
     made: set[str] = set()
     opened: dict[Path, xr.Dataset] = {}
     while new := _unmade(wanted, made):
         say(f"{len(new)} runs to make or find in {folder}")
-        needed = (config.dataset.name for config in unfinished(new, folder))
-        require(needed, DataHome.resolve(data_home))
+        needed = (config.dataset for config in unfinished(new, folder))
+        require(needed, home)
         outcome = sweep(
             new,
             folder,
@@ -81,7 +82,7 @@ def reproduce(
             configs = wanted[study.name]
             known = {config.name for config in configs}
             further = study.follow_up(Runs(folder, configs, opened), profile, data_home=data_home)
-            configs += [config for config in further if config.name not in known]
+            configs += [c for c in identified(further, home) if c.name not in known]
     everything = _unmade(wanted, set())
     for study in studies:
         if study.reads_all:
@@ -91,7 +92,9 @@ def reproduce(
     bounded = [study for study in studies if study.bounded]
     limits = [
         delayed(limits_of)(dataset, profile, out, data_home)
-        for dataset in bounded_datasets(c for study in bounded for c in wanted[study.name])
+        for dataset in bounded_datasets(
+            (c for study in bounded for c in wanted[study.name]), data_home
+        )
     ]
     jobs = [
         delayed(_finish)(

@@ -282,7 +282,9 @@ def test_celeba_incomplete(celeba):
 
 def test_splits_check_their_arrays():
     with pytest.raises(ValueError, match=r"`images` must be uint8"):
-        Split(torch.zeros(3, 1, 2, 2))
+        Split(torch.zeros(3, 1, 2, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"must be finite"):
+        Split(torch.full((3, 2), torch.nan))
     with pytest.raises(ValueError, match=r"`labels` must be"):
         Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(2))
     split = Split(torch.zeros(3, 1, 2, 2, dtype=torch.uint8))

@@ -5,9 +5,11 @@ import threading
 
 import pytest
 
+from geco_experiments import registry
+from geco_experiments.datasets import DatasetSpec, needs, spec_of
 from geco_experiments.datasets import fetch as fetching
 from geco_experiments.datasets.fetch import fetch
-from geco_experiments.datasets.sources import SOURCES, Source, needs
+from geco_experiments.datasets.sources import Source
 from geco_experiments.runtime.errors import DataError, RunError
 
 CONTENT = b"sixty thousand digits" * 1000
@@ -56,7 +58,8 @@ def source(monkeypatch):
     def register(*urls, digest=None):
         digest = digest or hashlib.sha256(CONTENT).hexdigest()
         entry = Source("TOY/raw/file.gz", digest, urls)
-        monkeypatch.setattr(fetching, "SOURCES", {"toy": (entry,)})
+        spec = DatasetSpec(load=lambda config, home: None, downloads=(entry,))
+        monkeypatch.setattr(fetching, "spec_of", {"toy": spec}.__getitem__)
 
     return register
 
@@ -118,14 +121,14 @@ def test_a_folder_that_cannot_be_made(home, source):
 
 
 def test_unknown_names(home):
-    with pytest.raises(DataError, match="no dataset 'imagenet'; there are digits, mnist"):
+    with pytest.raises(DataError, match="no dataset 'imagenet': known are digits, mnist"):
         fetch("imagenet", home)
 
 
 def test_sources_are_complete():
-    for name, sources in SOURCES.items():
+    for name in registry.names("datasets"):
         assert needs(name)
-        for source in sources:
+        for source in spec_of(name).downloads:
             assert len(source.sha256) == 64
             assert int(source.sha256, 16)
             assert all(url.startswith("http") for url in source.urls)
@@ -133,7 +136,7 @@ def test_sources_are_complete():
 
 def test_published_sums_are_those_of_the_real_files(real_data_home):
     found = 0
-    for source in SOURCES["mnist"] + SOURCES["fashion-mnist"]:
+    for source in spec_of("mnist").downloads + spec_of("fashion-mnist").downloads:
         path = real_data_home.find((source.path,))
         if path is not None:
             assert hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256

@@ -30,7 +30,7 @@ def test_each_measure_is_that_of_the_constraint_itself(tiny, folder, constraint)
         }
     )
     path = run(config, folder / "runs")
-    finished = open_run(path)
+    finished = open_run(path).reset_coords(drop=True)
     found = measure_run(config, path, folder / "measures", DataHome.resolve())
     assert set(MEASURES) <= set(found.data_vars)
     violation = {

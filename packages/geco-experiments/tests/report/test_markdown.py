@@ -2,7 +2,7 @@
 
 import pytest
 
-from geco_experiments.cli.reproduce import report_main
+from geco_experiments import cli
 from geco_experiments.report.markdown import markdown, table
 from geco_experiments.results.findings import Claim, Findings, Table
 
@@ -38,7 +38,7 @@ def test_cells_cannot_break_a_table():
 def test_the_command_writes_it_beside_the_page(tmp_path, capsys):
     findings("one", 1, tables=(Table("t", ("a",), (("1",),)),)).write(tmp_path / "studies" / "one")
     target = tmp_path / "new" / "results.md"
-    assert report_main([str(tmp_path), "--markdown", str(target)]) == 0
+    assert cli.main(["report", str(tmp_path), "--markdown", str(target)]) == 0
     assert "## About one" in target.read_text("utf-8")
     assert (tmp_path / "index.html").exists()
 
@@ -46,7 +46,7 @@ def test_the_command_writes_it_beside_the_page(tmp_path, capsys):
 @pytest.mark.parametrize("place", ["studies/one/study.json/x.md", "studies"])
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys, place):
     findings("one", 1).write(tmp_path / "studies" / "one")
-    assert report_main([str(tmp_path), "--markdown", str(tmp_path / place)]) == 2
+    assert cli.main(["report", str(tmp_path), "--markdown", str(tmp_path / place)]) == 2
     told = capsys.readouterr().err
     assert str(tmp_path / place) in told
     assert "Traceback" not in told

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from geco_experiments.report import ReportError, build_report
+from geco_experiments.results import schema
 from geco_experiments.results.findings import Claim, Figure, Findings, Table
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="2" height="2"/>'
@@ -37,7 +38,12 @@ def folder(tmp_path):
     xr.Dataset(
         {"final_rms_error": ("split", [0.1003, 0.104]), "final_kl": ("split", [9.0, 9.5])},
         coords={"split": ["train", "test"]},
-        attrs={"config": json.dumps({"seed": 3}), "created": "2026-01-01"},
+        attrs={
+            "config": json.dumps({"seed": 3}),
+            "created": "2026-01-01",
+            "schema": schema.SCHEMA,
+            "schema_version": schema.VERSION,
+        },
     ).to_netcdf(run / "run.nc", engine="h5netcdf")
     return tmp_path
 

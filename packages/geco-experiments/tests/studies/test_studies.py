@@ -8,9 +8,9 @@ import pytest
 import torch
 import xarray as xr
 
-from geco_experiments import open_run, run
+from geco_experiments import cli, open_run, run
 from geco_experiments.builders import classifiers
-from geco_experiments.cli.reproduce import expected, main
+from geco_experiments.cli.reproduce import expected
 from geco_experiments.config import (
     DatasetConfig,
     ExecutionConfig,
@@ -335,9 +335,8 @@ def test_verdicts():
 def test_missing_data_ends_the_command_with_its_message(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GECO_DATA_HOME", str(tmp_path / "nowhere"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    code = main(
-        ["--study", "target", "--dataset", "mnist", "--out", str(tmp_path), "--executor", "serial"]
-    )
+    words = ["--study", "target", "--dataset", "mnist", "--executor", "serial"]
+    code = cli.main(["reproduce", *words, "--out", str(tmp_path)])
     assert code == 2
     told = capsys.readouterr().err
     assert told.count("train-images-idx3-ubyte") == 1

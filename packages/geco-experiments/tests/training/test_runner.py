@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from geco_experiments import load, open_run, run
+from geco_experiments import datasets, load, open_run, run
 from geco_experiments.config import replace
+from geco_experiments.datasets.home import DataHome
 from geco_experiments.results.schema import VARIABLES
 from geco_experiments.runtime.errors import MissingDataError, RunError
 from geco_experiments.runtime.progress import NoMeter
@@ -230,6 +231,7 @@ def test_missing_data_leaves_nothing_but_the_configuration(tmp_path, tiny):
     with pytest.raises(MissingDataError, match="geco data fetch mnist"):
         run(tiny(**{"dataset.name": "mnist"}), tmp_path, data_home=tmp_path)
     assert not list(tmp_path.glob("*/run.nc"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["run.nc", "checkpoint.pt", "config.json"])
@@ -305,7 +307,8 @@ def test_divergence_is_said_and_the_last_good_checkpoint_kept(tmp_path, tiny, mo
     monkeypatch.setattr(loop.Loop, "advance", poisoned)
     with pytest.raises(RunError, match=r"training has diverged; lower `training.learning_rate`"):
         run(config, tmp_path)
-    kept = checkpoints.read(tmp_path / config.name / "checkpoint.pt", config)
+    data = datasets.load(config.dataset, DataHome.resolve()).fingerprint()
+    kept = checkpoints.read(tmp_path / config.name / "checkpoint.pt", config, data)
     assert kept.step == 10
     assert all(torch.isfinite(tensor).all() for tensor in kept.model.values())
 

@@ -4,12 +4,9 @@ A classifier is trained once for a dataset, from seeds of its own, so that runs 
 seeds are judged by the same one. It is kept in the folder of runs, in `classifiers/`.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +15,8 @@ import torch
 from torch import Tensor
 
 from geco_experiments.config import RunConfig
-from geco_experiments.datasets import ImageData, SplitName
-from geco_experiments.runtime.atomic import PREFIX, writing
+from geco_experiments.datasets import Dataset, SplitName
+from geco_experiments.runtime.atomic import remove_leftovers, replacing, writing
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.errors import RunError
 from geco_models import SmallCNN, SmallResNet, accuracy, train_classifier
@@ -50,7 +47,7 @@ def needs_classifier(config: RunConfig) -> bool:
 
 
 def frozen_classifier(
-    config: RunConfig, data: ImageData, out: Path, ranks: Ranks, device: torch.device
+    config: RunConfig, data: Dataset, out: Path, ranks: Ranks, device: torch.device
 ) -> Judge | None:
     """The classifier for a run: read if it is there, else trained and kept.
 
@@ -80,16 +77,16 @@ def frozen_classifier(
     return Judge(model, accuracy(model, *_pairs(data, "test")))
 
 
-def _digest(config: RunConfig, data: ImageData) -> str:
+def _digest(config: RunConfig, data: Dataset) -> str:
     key = [asdict(config.dataset), config.objective.classifier_steps, data.fingerprint()]
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _class(data: ImageData) -> Any:
+def _class(data: Dataset) -> Any:
     return SmallCNN if data.shape[0] == 1 else SmallResNet
 
 
-def _load(path: Path, data: ImageData) -> Any:
+def _load(path: Path, data: Dataset) -> Any:
     if not path.exists():
         return None
     try:
@@ -98,7 +95,7 @@ def _load(path: Path, data: ImageData) -> Any:
         raise RunError(f"{error}: move {path} away to train it again") from error
 
 
-def _train(config: RunConfig, data: ImageData, path: Path, device: torch.device) -> Any:
+def _train(config: RunConfig, data: Dataset, path: Path, device: torch.device) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = _class(data)(data.shape, data.classes)
@@ -113,18 +110,13 @@ def _train(config: RunConfig, data: ImageData, path: Path, device: torch.device)
     )
     with writing("the classifier", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=PREFIX, dir=path.parent)
-        os.close(handle)
-        try:
-            model.save(name)
-            Path(name).replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                Path(name).unlink(missing_ok=True)
+        remove_leftovers(path.parent)
+        with replacing(path) as part:
+            model.save(part)
     return model
 
 
-def _pairs(data: ImageData, split: SplitName) -> tuple[Tensor, Tensor]:
+def _pairs(data: Dataset, split: SplitName) -> tuple[Tensor, Tensor]:
     batch = data.batch(split, torch.arange(len(data.split(split))))
     if batch.labels is None:
         raise RunError(f"{data.name} has no labels for a classifier")

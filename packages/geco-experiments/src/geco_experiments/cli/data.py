@@ -1,17 +1,16 @@
 """The command `geco data`: which datasets are on this machine, and how to get them."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pooch
 
-from geco_experiments.cli.output import say
-from geco_experiments.datasets import NAMES, locate
+from geco_experiments import registry
+from geco_experiments.cli.output import say, tell
+from geco_experiments.datasets import locate, needs
 from geco_experiments.datasets.fetch import fetch
 from geco_experiments.datasets.home import ENVIRONMENT, DataHome
-from geco_experiments.datasets.sources import needs
 from geco_experiments.runtime.errors import MissingDataError
 
 __all__ = ["data_main"]
@@ -19,12 +18,13 @@ __all__ = ["data_main"]
 
 def data_main(argv: Sequence[str]) -> int:
     """The command `geco data`."""
+    known = registry.names("datasets")
     parser = argparse.ArgumentParser(prog="geco data", description="Image datasets.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="what is on this machine, what each dataset needs")
     get = commands.add_parser("fetch", help="download a dataset, checksums compared")
-    check.add_argument("name", nargs="?", choices=NAMES, help="only this dataset")
-    get.add_argument("name", choices=NAMES, help="the dataset")
+    check.add_argument("name", nargs="?", choices=known, help="only this dataset")
+    get.add_argument("name", choices=known, help="the dataset")
     for sub in (check, get):
         sub.add_argument("--data-home", type=Path, help=f"data folder (default: {ENVIRONMENT})")
     options = parser.parse_args(argv)
@@ -34,10 +34,10 @@ def data_main(argv: Sequence[str]) -> int:
         if options.name == "digits":
             say("digits is part of scikit-learn: nothing to fetch")
         for path in fetch(options.name, home, progress=True, say=say):
-            say(str(path))
+            tell(str(path))
         return 0
-    names = NAMES if options.name is None else (options.name,)
-    say(home.searched, stream=sys.stdout)
+    names = known if options.name is None else (options.name,)
+    tell(home.searched)
     missing = [name for name in names if not _check(name, home)]
     return 2 if options.name in missing else 0
 
@@ -49,8 +49,8 @@ def _check(name: str, home: DataHome) -> bool:
         where = f"missing; needs {needs(name)}"
         if name != "celeba":
             where += f"; get it with `geco data fetch {name}`"
-        say(f"{name:14s} {where}", stream=sys.stdout)
+        tell(f"{name:14s} {where}")
         return False
     where = f"found in {found[0].parent}" if found else "ready"
-    say(f"{name:14s} {where}", stream=sys.stdout)
+    tell(f"{name:14s} {where}")
     return True

@@ -1,26 +1,25 @@
-"""The commands `geco reproduce` and `geco report`."""
+"""The command `geco reproduce`."""
 
 import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import xarray as xr
 
-from geco_experiments.cli.output import say
-from geco_experiments.report import build_report, read_studies
-from geco_experiments.report.markdown import markdown
+from geco_experiments.cli.options import meter
+from geco_experiments.cli.output import say, tell
+from geco_experiments.config import DatasetConfig
 from geco_experiments.reproduce import cores_used, reproduce
 from geco_experiments.results.findings import Claim
-from geco_experiments.runtime.atomic import write_text_atomic, writing
-from geco_experiments.runtime.errors import GecoError
-from geco_experiments.runtime.progress import TqdmMeter
-from geco_experiments.studies import STUDIES
+from geco_experiments.runtime.errors import RunError
+from geco_experiments.studies import choose, names
 from geco_experiments.studies.common.profiles import Profile, laptop_seconds
-from geco_experiments.studies.common.study import Study
+from geco_experiments.studies.common.study import Study, put_off
 from geco_experiments.sweeps import unfinished
 
-__all__ = ["expected", "main", "report_main"]
+__all__ = ["expected", "main"]
 
 PROFILES = ("smoke", "laptop", "paper")
 
@@ -57,66 +56,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--study",
         action="append",
-        choices=[study.name for study in STUDIES],
+        choices=names(),
         metavar="NAME",
-        help=f"only this study (may be repeated): {', '.join(s.name for s in STUDIES)}",
+        help=f"only this study (may be repeated): {', '.join(names())}",
     )
     parser.add_argument("--dataset", help="use this dataset where a study has the choice")
     parser.add_argument("--out", type=Path, help="results folder (default: results/PROFILE)")
     parser.add_argument("--data-home", type=Path, help="datasets (default: GECO_DATA_HOME)")
     parser.add_argument("--executor", choices=["serial", "local", "dask"], default="local")
-    parser.add_argument("--workers", type=int, help="processes of the pool (default: cores)")
-    parser.add_argument("--device", default="cpu", help="torch device of the runs")
+    parser.add_argument("--workers", type=positive, help="processes of the pool (default: cores)")
+    parser.add_argument(
+        "--device",
+        help="torch device of the runs (default: cpu; paper: the GPU that must be there)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
     options = parser.parse_args(argv)
+    if options.dataset is not None:
+        try:
+            DatasetConfig(name=options.dataset)
+        except ValueError as error:
+            raise RunError(f"--dataset: {error}") from error
     out = options.out or Path("results") / options.profile
-    chosen = [s for s in STUDIES if options.study is None or s.name in options.study]
-    profile = Profile(options.profile, dataset=options.dataset, device=options.device)
+    device = _device(options.profile, options.device)
+    profile = Profile(options.profile, dataset=options.dataset, device=device)
+    try:
+        chosen, later = choose(options.study, profile)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    for study in later:
+        put_off(study, out / "studies" / study.name)
+    hear = (lambda text: None) if options.quiet else say
     start = time.monotonic()
     cores = cores_used(options.executor, options.workers)
-    say(f"profile {profile.name}: {expected(chosen, profile, out, cores)}; {len(chosen)} studies")
-    try:
-        page = reproduce(
-            chosen,
-            profile,
-            out,
-            data_home=options.data_home,
-            executor=options.executor,
-            workers=options.workers,
-            say=say,
-            progress=TqdmMeter(),
-        )
-    except (GecoError, ValueError) as error:
-        say(str(error))
-        return 2
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here")
-        return 130
+    hear(f"profile {profile.name}: {expected(chosen, profile, out, cores)}; {len(chosen)} studies")
+    page = reproduce(
+        chosen,
+        profile,
+        out,
+        data_home=options.data_home,
+        executor=options.executor,
+        workers=options.workers,
+        say=hear,
+        progress=meter(options.quiet),
+    )
     for claim in _claims(out, chosen):
-        say(f"  {claim.verdict:>18}: {claim.claim} ({claim.measured})")
-    say(f"done in {(time.monotonic() - start) / 60:.1f} minutes; open {page.resolve()}")
+        hear(f"  {claim.verdict:>18}: {claim.claim} ({claim.measured})")
+    hear(f"done in {(time.monotonic() - start) / 60:.1f} minutes; open the page:")
+    tell(str(page.resolve()))
     return 0
 
 
-def report_main(argv: Sequence[str] | None = None) -> int:
-    """The command `geco report DIR`."""
-    parser = argparse.ArgumentParser(
-        prog="geco report", description="Write index.html from the studies and runs of a folder."
-    )
-    parser.add_argument("folder", type=Path, help="a folder that reproduce or run wrote to")
-    parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="also write the claims and tables there"
-    )
-    options = parser.parse_args(argv)
-    try:
-        page = build_report(options.folder)
-        if options.markdown is not None:
-            with writing("the summary", options.markdown):
-                write_text_atomic(options.markdown, markdown(read_studies(options.folder)))
-    except GecoError as error:
-        say(str(error))
-        return 2
-    say(f"open {page.resolve()}")
-    return 0
+def positive(text: str) -> int:
+    """A number of workers."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
+    return number
+
+
+def _device(profile: str, asked: str | None) -> str:
+    """The device of the runs; the sizes of the profile paper are not for a processor."""
+    if asked is not None or profile != "paper":
+        return asked or "cpu"
+    if not torch.cuda.is_available():
+        raise RunError(
+            "the profile paper is made for a GPU and there is none: choose --profile laptop, or "
+            "--device cpu if you have weeks"
+        )
+    return "cuda"
 
 
 def _claims(out: Path, studies: Sequence[Study]) -> list[Claim]:

@@ -7,15 +7,20 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from geco_experiments.datasets.base import ImageData, Split
+from geco_experiments.datasets.base import Dataset, Split
 from geco_experiments.datasets.files import Array, cached
 from geco_experiments.datasets.home import DataHome
-from geco_experiments.datasets.sources import needs
+from geco_experiments.datasets.spec import DatasetSpec
 from geco_experiments.runtime.errors import DataError
 
-__all__ = ["load", "locate", "wanted"]
+__all__ = ["CELEBA", "load", "locate", "wanted"]
 
 FOLDERS = ("celeba", "CelebA", "celeba/Anno", "celeba/Eval")
+NEEDS = (
+    "celeba/img_align_celeba/ with the 202,599 aligned .jpg files and "
+    "celeba/list_eval_partition.txt, from the CelebA site (non-commercial research only)"
+)
+COUNT = 202_599
 CROP = 148  # the usual centre crop of the 178 x 218 aligned pictures
 
 
@@ -33,10 +38,10 @@ def locate(home: DataHome) -> list[Path]:
     Raises:
         MissingDataError: if one is not there.
     """
-    return home.require("celeba", wanted(), f"celeba needs {needs('celeba')}")
+    return home.require("celeba", wanted(), f"celeba needs {NEEDS}")
 
 
-def load(home: DataHome, size: int = 64) -> ImageData:
+def load(home: DataHome, size: int = 64) -> Dataset:
     """Read the training and the test part, cropped to the centre and reduced to `size`.
 
     Raises:
@@ -44,7 +49,7 @@ def load(home: DataHome, size: int = 64) -> ImageData:
     """
     folder, partition = locate(home)
     names: dict[int, list[Path]] = {0: [], 1: [], 2: []}
-    for number, line in enumerate(partition.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(partition), 1):
         words = line.split()
         if len(words) != 2 or words[1] not in {"0", "1", "2"}:
             raise DataError(f"{partition}, line {number}: expected `name 0|1|2`, got {line!r}")
@@ -59,12 +64,25 @@ def load(home: DataHome, size: int = 64) -> ImageData:
             home.cache, name, [partition, folder], functools.partial(_read, paths, size)
         )
         splits.append(Split(torch.from_numpy(array)))
-    return ImageData(
+    return Dataset(
         name="celeba",
         train=splits[0],
         test=splits[1],
         preprocessing=f"centre crop {CROP} x {CROP}, reduced to {size} x {size} (Lanczos)",
     )
+
+
+def _lines(partition: Path) -> list[str]:
+    try:
+        return partition.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{partition} cannot be read as text ({error}): replace it") from error
+
+
+def is_original(home: DataHome) -> bool:
+    """Whether the partition found lists as many pictures as it should."""
+    _, partition = locate(home)
+    return len(_lines(partition)) == COUNT
 
 
 def _read(paths: list[Path], size: int) -> Array:
@@ -80,3 +98,11 @@ def _read(paths: list[Path], size: int) -> Array:
         except (OSError, UnidentifiedImageError) as error:
             raise DataError(f"{path} cannot be read ({error}): complete the folder") from error
     return out
+
+
+CELEBA = DatasetSpec(
+    load=lambda config, home: load(home, config.image_size),
+    locate=locate,
+    needs=NEEDS,
+    is_original=is_original,
+)

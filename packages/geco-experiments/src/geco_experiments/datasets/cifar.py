@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geco_experiments.datasets.base import ImageData, Split
+from geco_experiments.datasets.base import Dataset, Split
 from geco_experiments.datasets.files import (
     CIFAR_RECORD,
     Array,
@@ -16,9 +16,11 @@ from geco_experiments.datasets.files import (
     variants,
 )
 from geco_experiments.datasets.home import DataHome
+from geco_experiments.datasets.sources import CIFAR_10_FILES
+from geco_experiments.datasets.spec import DatasetSpec
 from geco_experiments.runtime.errors import DataError
 
-__all__ = ["load", "locate", "wanted"]
+__all__ = ["CIFAR_10", "load", "locate", "wanted"]
 
 FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 FOLDERS = ("cifar-10-batches-bin", "cifar-10/cifar-10-batches-bin", "cifar-10")
@@ -47,7 +49,7 @@ def locate(home: DataHome) -> list[Path]:
     return home.require("cifar-10", wanted(), remedy)
 
 
-def load(home: DataHome) -> ImageData:
+def load(home: DataHome) -> Dataset:
     """Read 50,000 training and 10,000 held-out colour images of 32 x 32 pixels.
 
     Raises:
@@ -72,9 +74,14 @@ def load(home: DataHome) -> ImageData:
     table = make() if plain else cached(home.cache, "cifar-10", paths, make)
     images = torch.from_numpy(table[:, 1:].copy()).reshape(-1, 3, 32, 32)
     labels = torch.from_numpy(table[:, 0].astype(np.int64))
-    return ImageData(
+    return Dataset(
         name="cifar-10",
         train=Split(images[:50_000], labels[:50_000]),
         test=Split(images[50_000:], labels[50_000:]),
         classes=10,
     )
+
+
+CIFAR_10 = DatasetSpec(
+    load=lambda config, home: load(home), locate=locate, downloads=CIFAR_10_FILES
+)

@@ -7,9 +7,10 @@ import pooch
 import requests
 
 from geco_experiments.datasets.home import DataHome
-from geco_experiments.datasets.sources import SOURCES, Source, needs
+from geco_experiments.datasets.named import needs, spec_of
+from geco_experiments.datasets.sources import Source
 from geco_experiments.runtime.atomic import writing
-from geco_experiments.runtime.errors import DataError
+from geco_experiments.runtime.errors import DataError, MissingDataError
 
 __all__ = ["fetch"]
 
@@ -36,11 +37,18 @@ def fetch(
             not the expected one.
         RunError: if the folder cannot be written to.
     """
-    if name == "celeba":
-        raise DataError(f"celeba cannot be downloaded automatically: it needs {needs(name)}")
-    if name not in SOURCES:
-        raise DataError(f"no dataset {name!r}; there are {', '.join(SOURCES)}")
-    return [_fetch(source, home.download_folder, progress, say) for source in SOURCES[name]]
+    try:
+        spec = spec_of(name)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    if not spec.downloads:
+        try:
+            spec.locate(home)
+        except MissingDataError as error:
+            raise DataError(
+                f"{name} cannot be downloaded automatically: it needs {needs(name)}"
+            ) from error
+    return [_fetch(source, home.download_folder, progress, say) for source in spec.downloads]
 
 
 def _fetch(

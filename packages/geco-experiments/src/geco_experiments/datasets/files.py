@@ -9,6 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ __all__ = [
     "CIFAR_RECORD",
     "COMPRESSIONS",
     "cached",
+    "count_idx",
     "read_bytes",
     "read_cifar",
     "read_idx",
@@ -81,6 +83,15 @@ def read_idx(path: Path) -> Array:
             f"{path} holds {len(data) - start} bytes where {shape} are due: replace or remove it"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def count_idx(path: Path) -> int:
+    """How many items a file in idx format says it holds, from its first bytes; 0 if it is none."""
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    with contextlib.suppress(*_DAMAGE), opener(path, "rb") as file:
+        head = file.read(8)
+        return int.from_bytes(head[4:8], "big") if head[:3] == b"\x00\x00\x08" else 0
+    return 0
 
 
 def read_cifar(data: bytes, source: str) -> Array:

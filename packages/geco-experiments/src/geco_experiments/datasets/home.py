@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pooch
 
-from geco_experiments.runtime.errors import MissingDataError
+from geco_experiments.runtime.errors import DataError, MissingDataError
 
 __all__ = ["ENVIRONMENT", "DataHome", "MissingDataError", "find_data_home"]
 
@@ -35,7 +35,10 @@ class DataHome:
     def resolve(cls, path: str | os.PathLike[str] | None = None) -> "DataHome":
         """The folders of this user: `path`, else the environment, then the cache."""
         text = os.fspath(path) if path is not None else os.environ.get(ENVIRONMENT, "")
-        named = Path(text).expanduser().absolute() if text else None
+        try:
+            named = Path(text).expanduser().absolute() if text else None
+        except RuntimeError as error:
+            raise DataError(f"the data folder {text!r} names a user who does not exist") from error
         return cls(named, Path(pooch.os_cache("geco")))
 
     @property

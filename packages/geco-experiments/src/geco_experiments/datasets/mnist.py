@@ -5,17 +5,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geco_experiments.datasets.base import ImageData, PlainView, Split, View
-from geco_experiments.datasets.files import read_idx, variants
+from geco_experiments.datasets.base import Dataset, PlainView, Split, View
+from geco_experiments.datasets.files import count_idx, read_idx, variants
 from geco_experiments.datasets.home import DataHome
+from geco_experiments.datasets.sources import FASHION_MNIST_FILES, MNIST_FILES
+from geco_experiments.datasets.spec import DatasetSpec
+from geco_experiments.datasets.views import ColourView, RotateView
 from geco_experiments.runtime.errors import DataError
 
-__all__ = ["FILES", "FOLDERS", "load", "locate", "wanted"]
+__all__ = [
+    "COLOR_MNIST",
+    "FASHION_MNIST",
+    "FILES",
+    "FOLDERS",
+    "MNIST",
+    "MNIST_ROTATE",
+    "load",
+    "locate",
+    "wanted",
+]
 
 FOLDERS = {
     "mnist": ("MNIST/raw", "MNIST", "mnist/raw", "mnist"),
     "fashion-mnist": ("FashionMNIST/raw", "FashionMNIST", "fashion-mnist", "fashion_mnist"),
 }
+COUNTS = (60_000, 10_000)
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -25,8 +39,14 @@ FILES = (
 
 
 def wanted(family: str) -> list[tuple[str, ...]]:
-    """For each of the four files, the places where it may be."""
-    return [variants(name, FOLDERS[family]) for name in FILES]
+    """For each of the four files, the places where it may be.
+
+    Some programs unpack `train-images-idx3-ubyte.gz` as `train-images.idx3-ubyte`.
+    """
+    return [
+        variants(name, FOLDERS[family]) + variants(name.replace("-idx", ".idx"), FOLDERS[family])
+        for name in FILES
+    ]
 
 
 def locate(home: DataHome, name: str, family: str) -> list[Path]:
@@ -40,7 +60,7 @@ def locate(home: DataHome, name: str, family: str) -> list[Path]:
 
 def load(
     home: DataHome, *, family: str = "mnist", name: str | None = None, view: View | None = None
-) -> ImageData:
+) -> Dataset:
     """Read 60,000 training and 10,000 held-out images of 28 x 28 pixels.
 
     Args:
@@ -72,6 +92,51 @@ def load(
                 torch.from_numpy(labels.astype(np.int64)),
             )
         )
-    return ImageData(
-        name=name, train=splits[0], test=splits[1], classes=10, view=view or PlainView()
-    )
+    try:
+        return Dataset(
+            name=name, train=splits[0], test=splits[1], classes=10, view=view or PlainView()
+        )
+    except ValueError as error:
+        raise DataError(
+            f"{paths[0].parent} does not hold {family} ({error}): replace it"
+        ) from error
+
+
+def is_original(home: DataHome, family: str) -> bool:
+    """Whether the files found hold as many images as they should.
+
+    Raises:
+        MissingDataError: if some are not there.
+    """
+    paths = locate(home, family, family)
+    return [count_idx(path) for path in paths[::2]] == list(COUNTS)
+
+
+MNIST = DatasetSpec(
+    load=lambda config, home: load(home),
+    locate=lambda home: locate(home, "mnist", "mnist"),
+    downloads=MNIST_FILES,
+    is_original=lambda home: is_original(home, "mnist"),
+)
+FASHION_MNIST = DatasetSpec(
+    load=lambda config, home: load(home, family="fashion-mnist"),
+    locate=lambda home: locate(home, "fashion-mnist", "fashion-mnist"),
+    downloads=FASHION_MNIST_FILES,
+    is_original=lambda home: is_original(home, "fashion-mnist"),
+)
+MNIST_ROTATE = DatasetSpec(
+    load=lambda config, home: load(home, name="mnist-rotate", view=RotateView()),
+    locate=lambda home: locate(home, "mnist-rotate", "mnist"),
+    downloads=MNIST_FILES,
+    has_context=lambda config: True,
+    is_original=lambda home: is_original(home, "mnist"),
+)
+COLOR_MNIST = DatasetSpec(
+    load=lambda config, home: load(
+        home, name="color-mnist", view=ColourView(conditional=config.conditional)
+    ),
+    locate=lambda home: locate(home, "color-mnist", "mnist"),
+    downloads=MNIST_FILES,
+    has_context=lambda config: config.conditional,
+    is_original=lambda home: is_original(home, "mnist"),
+)

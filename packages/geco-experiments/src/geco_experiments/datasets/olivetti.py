@@ -1,18 +1,23 @@
 """The Olivetti faces: 40 people, ten pictures each, 64 x 64 grey pixels."""
 
 import hashlib
+import io
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import torch
 from scipy.io import loadmat
 
-from geco_experiments.datasets.base import ImageData, Split
+from geco_experiments.datasets.base import Dataset, Split
+from geco_experiments.datasets.files import read_bytes
 from geco_experiments.datasets.home import DataHome
+from geco_experiments.datasets.sources import OLIVETTI_FILES
+from geco_experiments.datasets.spec import DatasetSpec
 from geco_experiments.runtime.errors import DataError
 
-__all__ = ["load", "locate", "wanted"]
+__all__ = ["OLIVETTI", "load", "locate", "wanted"]
 
 FOLDERS = ("scikit_learn_data", "olivetti", "olivetti_faces", ".")
 # a .pkz is a pickle: only files whose content is known are opened
@@ -34,7 +39,7 @@ def locate(home: DataHome) -> list[Path]:
     return home.require("olivetti", wanted(), "get it with `geco data fetch olivetti`")
 
 
-def load(home: DataHome) -> ImageData:
+def load(home: DataHome) -> Dataset:
     """Read 360 training pictures and, of each person, the last one held out.
 
     Raises:
@@ -45,7 +50,7 @@ def load(home: DataHome) -> ImageData:
     images = torch.from_numpy(faces.reshape(400, 64, 64).transpose(0, 2, 1).copy())[:, None]
     labels = torch.arange(400) // 10
     held_out = torch.arange(400) % 10 == 9
-    return ImageData(
+    return Dataset(
         name="olivetti",
         train=Split(images[~held_out], labels[~held_out]),
         test=Split(images[held_out], labels[held_out]),
@@ -55,8 +60,9 @@ def load(home: DataHome) -> ImageData:
 
 
 def _mat(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    content: Any = io.BytesIO(read_bytes(path))
     try:
-        faces = np.asarray(loadmat(path)["faces"])
+        faces = np.asarray(loadmat(content)["faces"])
     except Exception as error:
         raise DataError(f"{path} cannot be read ({error}): replace or remove it") from error
     if faces.shape != (4096, 400) or faces.dtype != np.uint8:
@@ -65,10 +71,17 @@ def _mat(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 
 def _pkz(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    if hashlib.sha256(path.read_bytes()).hexdigest() not in KNOWN_PKZ:
+    content = read_bytes(path)
+    if hashlib.sha256(content).hexdigest() not in KNOWN_PKZ:
         raise DataError(
             f"{path} is a pickle of unknown content, which could run code, so it is not opened: "
             "remove it and get the original with `geco data fetch olivetti`"
         )
-    faces: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = joblib.load(path)
+    # the very bytes that were compared: the file may have been replaced since
+    faces: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = joblib.load(io.BytesIO(content))
     return faces
+
+
+OLIVETTI = DatasetSpec(
+    load=lambda config, home: load(home), locate=locate, downloads=OLIVETTI_FILES
+)

@@ -5,7 +5,7 @@ The sums are those of the original files; `geco data fetch` accepts nothing else
 
 from dataclasses import dataclass
 
-__all__ = ["SOURCES", "Source", "needs"]
+__all__ = ["CIFAR_10_FILES", "FASHION_MNIST_FILES", "MNIST_FILES", "OLIVETTI_FILES", "Source"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _idx(folder: str, bases: tuple[str, ...], sums: dict[str, str]) -> tuple[Sou
     )
 
 
-_MNIST_FILES = _idx(
+MNIST_FILES = _idx(
     "MNIST",
     _MNIST,
     {
@@ -59,54 +59,35 @@ _MNIST_FILES = _idx(
     },
 )
 
-SOURCES: dict[str, tuple[Source, ...]] = {
-    "digits": (),
-    "mnist": _MNIST_FILES,
-    "mnist-rotate": _MNIST_FILES,
-    "color-mnist": _MNIST_FILES,
-    "fashion-mnist": _idx(
-        "FashionMNIST",
-        _FASHION,
-        {
-            "train-images-idx3-ubyte.gz": (
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
-            ),
-            "train-labels-idx1-ubyte.gz": (
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
-            ),
-            "t10k-images-idx3-ubyte.gz": (
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
-            ),
-            "t10k-labels-idx1-ubyte.gz": (
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
-            ),
-        },
-    ),
-    "cifar-10": (
-        Source(
-            "cifar-10-binary.tar.gz",
-            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+FASHION_MNIST_FILES = _idx(
+    "FashionMNIST",
+    _FASHION,
+    {
+        "train-images-idx3-ubyte.gz": (
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
         ),
-    ),
-    "olivetti": (
-        Source(
-            "scikit_learn_data/olivettifaces.mat",
-            "b612fb967f2dc77c9c62d3e1266e0c73d5fca46a4b8906c18e454d41af987794",
-            ("https://ndownloader.figshare.com/files/5976027",),
+        "train-labels-idx1-ubyte.gz": (
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
         ),
+        "t10k-images-idx3-ubyte.gz": (
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+        ),
+        "t10k-labels-idx1-ubyte.gz": (
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+        ),
+    },
+)
+CIFAR_10_FILES = (
+    Source(
+        "cifar-10-binary.tar.gz",
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
     ),
-    "celeba": (),
-}
-
-
-def needs(dataset: str) -> str:
-    """What a dataset needs, in one line for `geco data check`."""
-    if dataset == "digits":
-        return "nothing: it is part of scikit-learn"
-    if dataset == "celeba":
-        return (
-            "celeba/img_align_celeba/ with the 202,599 aligned .jpg files and "
-            "celeba/list_eval_partition.txt, from the CelebA site (non-commercial research only)"
-        )
-    return ", ".join(source.path for source in SOURCES[dataset])
+)
+OLIVETTI_FILES = (
+    Source(
+        "scikit_learn_data/olivettifaces.mat",
+        "b612fb967f2dc77c9c62d3e1266e0c73d5fca46a4b8906c18e454d41af987794",
+        ("https://ndownloader.figshare.com/files/5976027",),
+    ),
+)

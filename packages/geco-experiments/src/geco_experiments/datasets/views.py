@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from geco_experiments.datasets.base import ViewBatch
+from geco_experiments.datasets.base import Shape, ViewBatch
 
 __all__ = ["ColourView", "RotateView", "hue", "rotate"]
 
@@ -60,11 +60,11 @@ class RotateView:
         "another angle, sine and cosine of both angles as planes"
     )
 
-    def shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
+    def shape(self, stored: Shape) -> Shape:
         """The stored shape."""
         return stored
 
-    def context_shape(self, stored: tuple[int, int, int]) -> tuple[int, ...]:
+    def context_shape(self, stored: Shape) -> Shape:
         """The view's channels and four planes of angles."""
         channels, height, width = stored
         return channels + 4, height, width
@@ -109,11 +109,11 @@ class ColourView:
         role = "given as context" if self.conditional else "not given"
         return f"multiplied by a saturated colour of uniform hue, fixed per image; colour {role}"
 
-    def shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
+    def shape(self, stored: Shape) -> Shape:
         """Three channels."""
         return 3, *stored[1:]
 
-    def context_shape(self, stored: tuple[int, int, int]) -> tuple[int, ...] | None:
+    def context_shape(self, stored: Shape) -> Shape | None:
         """The colour (3,), or None."""
         return (3,) if self.conditional else None
 

@@ -49,7 +49,7 @@ def training_matrix(config: DatasetConfig, home: DataHome) -> NDArray[np.float32
             fixed set of them to bound.
     """
     data = load(config, home)
-    if data.view.draws and not data.view.fixed:
+    if not data.is_fixed:
         msg = f"`{config.name}` draws its images anew at every step: it has no fixed training set"
         raise ValueError(msg)
     rows = torch.arange(len(data.train))

@@ -26,7 +26,7 @@ import geco_models
 from geco_experiments import datasets
 from geco_experiments.builders.classifiers import frozen_classifier
 from geco_experiments.config import RunConfig
-from geco_experiments.datasets import ImageData, SplitName
+from geco_experiments.datasets import Dataset, SplitName
 from geco_experiments.datasets.home import DataHome
 from geco_experiments.evaluation.metrics import Evaluation, evaluate
 from geco_experiments.results.store import write_dataset
@@ -90,7 +90,7 @@ def measure_run(config: RunConfig, path: Path, folder: Path, home: DataHome) -> 
     return result
 
 
-def _judge(config: RunConfig, data: ImageData, runs: Path) -> Any:
+def _judge(config: RunConfig, data: Dataset, runs: Path) -> Any:
     """The very classifier that runs under CLA on the same data look through."""
     objective = dataclasses.replace(config.objective, name="geco", constraint="cla", kappa=LEVEL)
     asking = dataclasses.replace(config, objective=objective)
@@ -101,7 +101,7 @@ def _judge(config: RunConfig, data: ImageData, runs: Path) -> Any:
 
 
 def _evaluate(
-    config: RunConfig, model: Any, judge: Any, data: ImageData, split: SplitName
+    config: RunConfig, model: Any, judge: Any, data: Dataset, split: SplitName
 ) -> dict[str, float]:
     def right(x: Tensor, reconstruction: Tensor, *, labels: Tensor) -> Tensor:
         guess: Tensor = judge(reconstruction).argmax(1)
@@ -130,7 +130,7 @@ def _evaluate(
 
 
 @torch.no_grad()
-def _originals(judge: Any, data: ImageData, split: SplitName) -> tuple[float, float]:
+def _originals(judge: Any, data: Dataset, split: SplitName) -> tuple[float, float]:
     """The classifier's mean probability of the right class and its accuracy on the images."""
     probability = accuracy = 0.0
     rows = torch.arange(len(data.split(split)))
@@ -144,13 +144,13 @@ def _originals(judge: Any, data: ImageData, split: SplitName) -> tuple[float, fl
     return probability / len(rows), accuracy / len(rows)
 
 
-def _entropy(data: ImageData, split: SplitName) -> float:
+def _entropy(data: Dataset, split: SplitName) -> float:
     counts = np.bincount(_labels(data, split).cpu().numpy()).astype(float)
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log(shares)).sum())
 
 
-def _labels(data: ImageData, split: SplitName) -> Tensor:
+def _labels(data: Dataset, split: SplitName) -> Tensor:
     labels = data.split(split).labels
     if labels is None:
         raise RuntimeError(f"{data.name} has no labels, yet a classifier was trained on it")

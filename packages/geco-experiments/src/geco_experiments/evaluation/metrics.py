@@ -1,21 +1,22 @@
 """What a finished model reaches on a whole split: errors, KL, likelihoods, marginal KL."""
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from geco_experiments.builders.models import model_input
+from geco_experiments.builders.models import forward_of, model_input, takes_generator
 from geco_experiments.config import RunConfig
-from geco_experiments.datasets import ImageData, SplitName
+from geco_experiments.datasets import Batch, Dataset, SplitName
 from geco_experiments.evaluation.marginal_kl import MarginalKL, marginal_kl
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.random_streams import stream_seed
 
-__all__ = ["Evaluation", "evaluate", "gaussian_nll"]
+__all__ = ["Evaluation", "drawing", "evaluate", "facts", "gaussian_nll", "squared_errors"]
 
 PAIRWISE = 100
 """Posteriors in the marginal KL of models without a closed-form density matrix."""
@@ -64,11 +65,41 @@ def gaussian_nll(mse: float, elements: int, variance: float = 1.0) -> float:
     return 0.5 * elements * (math.log(2 * math.pi * variance) + mse / variance)
 
 
+def facts(batch: Batch) -> dict[str, Tensor | None]:
+    """What constraints may ask about a batch beside the data themselves."""
+    return {"labels": batch.labels} if batch.mask is None else {
+        "labels": batch.labels, "mask": batch.mask,
+    }  # fmt: skip
+
+
+def squared_errors(batch: Batch, reconstruction: Tensor) -> Tensor:
+    """Mean squared error per element of every example (batch,), over what was observed."""
+    squares = (batch.images - reconstruction).double().square()
+    if batch.mask is None:
+        return squares.flatten(1).mean(1)
+    observed = batch.mask.flatten(1)
+    return (squares.flatten(1) * observed).sum(1) / observed.sum(1).clamp(min=1)
+
+
+@contextlib.contextmanager
+def drawing(model: nn.Module, device: torch.device, seed: int) -> Iterator[None]:
+    """A block in which a model that takes no generator draws from a seed of its own.
+
+    The caller's random state is put back after it.
+    """
+    if takes_generator(model):
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 @torch.no_grad()
 def evaluate(
     model: Any,
     constraints: Mapping[str, Callable[..., Tensor]],
-    data: ImageData,
+    data: Dataset,
     split: SplitName,
     config: RunConfig,
     ranks: Ranks,
@@ -97,27 +128,29 @@ def evaluate(
     sums: Tensor | None = None
     elements = 0
     measured = list(constraints.values())
+    forward = forward_of(model)
     for index, start in enumerate(range(0, count, size)):
         if index % ranks.world != ranks.rank:
             continue
-        generator.manual_seed(stream_seed(config.seed, 3, which, index))
+        seed = stream_seed(config.seed, 3, which, index)
+        generator.manual_seed(seed)
         rows = torch.arange(start, min(start + size, count))
         batch = data.batch(split, rows)
         x = batch.images
-        with autocast():
-            out = model(model_input(config.model, x), batch.context, generator)
+        with autocast(), drawing(model, device, seed):
+            out = forward(model, model_input(config.model, x), batch.context, generator)
         reconstruction = out.reconstruction.float().reshape(x.shape)
         elements = x[0].numel()
         kl = out.kl.double()
         parts = [
-            (x - reconstruction).double().square().sum()[None] / elements,
+            squared_errors(batch, reconstruction).sum()[None],
             kl.sum()[None],
             kl.square().sum()[None],
         ]
         for constraint in measured:
-            violation = constraint(x, reconstruction, labels=batch.labels)
+            violation = constraint(x, reconstruction, **facts(batch))
             parts.append(violation.double().sum()[None])
-        if out.kl_steps is not None:
+        if getattr(out, "kl_steps", None) is not None:
             parts.append(out.kl_steps.double().sum(0))
         total = torch.cat(parts)
         sums = total if sums is None else sums + total
@@ -153,10 +186,10 @@ def _joined(
 
 
 def _marginal(
-    model: Any, data: ImageData, split: SplitName, config: RunConfig, which: int
+    model: Any, data: Dataset, split: SplitName, config: RunConfig, which: int
 ) -> MarginalKL | None:
     wanted = min(config.training.marginal_samples, len(data.split(split)))
-    if wanted == 0:
+    if wanted == 0 or not (hasattr(model, "posterior") and hasattr(model, "prior_log_prob")):
         return None
     device = data.split(split).images.device
     generator = torch.Generator(device).manual_seed(stream_seed(config.seed, 4, which))

@@ -5,6 +5,7 @@ Figures are inlined, nothing is fetched, no script runs: the file can be mailed 
 """
 
 import base64
+import contextlib
 import json
 import re
 from datetime import UTC, datetime
@@ -16,8 +17,9 @@ import xarray as xr
 
 from geco_experiments import __version__
 from geco_experiments.results.findings import Findings, read_findings
-from geco_experiments.runtime.atomic import write_text_atomic
-from geco_experiments.runtime.errors import GecoError
+from geco_experiments.results.store import config_of, final, find, open_run
+from geco_experiments.runtime.atomic import remove_leftovers, write_text_atomic, writing
+from geco_experiments.runtime.errors import GecoError, SchemaError
 
 __all__ = ["ReportError", "build_report", "read_studies"]
 
@@ -45,10 +47,12 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
         ReportError: there is nothing to report, or a study's files are damaged.
     """
     studies = read_studies(folder)
-    runs = [_run_row(path) for path in sorted((folder / "runs").glob("*/run.nc"))]
+    paths = find(folder)
+    opened = [_open(path) for path in paths]
+    runs = [_run_row(path, run) for path, run in zip(paths, opened, strict=True)]
     if not studies and not runs:
         msg = (
-            f"{folder} holds neither studies/*/study.json nor runs/*/run.nc: "
+            f"{folder} holds neither studies/*/study.json nor runs (*/run.nc, runs/*/run.nc): "
             "make some with `geco reproduce --out DIR` or `geco run --out DIR`"
         )
         raise ReportError(msg)
@@ -65,7 +69,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
         claims=[(study, claim) for study in studies for claim in study.claims],
         studies=studies,
         images={
-            (study.name, figure.file): _inline(folder / "studies" / study.name / figure.file)
+            (study.name, figure.file): _inline(folder / "studies" / study.name, figure.file)
             for study in studies
             for figure in study.figures
         },
@@ -77,7 +81,9 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
         ),
     )
     path = folder / "index.html"
-    write_text_atomic(path, page)
+    with writing("the page", path):
+        remove_leftovers(folder)
+        write_text_atomic(path, page)
     return path
 
 
@@ -88,14 +94,20 @@ def read_studies(folder: Path) -> list[Findings]:
         ReportError: a study's file is damaged.
     """
     try:
-        found = [read_findings(path) for path in (folder / "studies").glob("*/study.json")]
-    except ValueError as error:
+        paths = list((folder / "studies").glob("*/study.json"))
+        found = [read_findings(path) for path in paths]
+    except (OSError, ValueError) as error:
         raise ReportError(str(error)) from error
+    for path, study in zip(paths, found, strict=True):
+        if study.name != path.parent.name:
+            msg = f"{path} is of the study {study.name!r}: its folder must bear that name"
+            raise ReportError(msg)
     return sorted(found, key=lambda study: (study.order, study.name))
 
 
-def _inline(path: Path) -> str:
-    if path.suffix not in MEDIA_TYPES:
+def _inline(folder: Path, file: str) -> str:
+    path = folder / file
+    if path.suffix not in MEDIA_TYPES or path.parent.resolve() != folder.resolve():
         msg = f"{path.name} is no figure the report can show: allowed are {sorted(MEDIA_TYPES)}"
         raise ReportError(msg)
     try:
@@ -106,23 +118,27 @@ def _inline(path: Path) -> str:
     return f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _run_row(path: Path) -> dict[str, str]:
-    """The name, a summary, the configuration and the origin of one finished run."""
+def _open(path: Path) -> xr.Dataset:
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as run:
-            attributes: dict[str, Any] = dict(run.attrs)
-            numbers = {
-                label: float(run[name].sel(split=split))
-                for label, name, split in (
-                    ("train_rms", "final_rms_error", "train"),
-                    ("test_rms", "final_rms_error", "test"),
-                    ("train_kl", "final_kl", "train"),
-                )
-                if name in run
-            }
-    except (OSError, ValueError) as error:
+        run = open_run(path)
+        config_of(run)
+    except GecoError as error:
         msg = f"{path} cannot be read as a run ({error}): move it away and run it again"
         raise ReportError(msg) from error
+    return run
+
+
+def _run_row(path: Path, run: xr.Dataset) -> dict[str, str]:
+    """The name, a summary, the configuration and the origin of one finished run."""
+    attributes: dict[str, Any] = dict(run.attrs)
+    numbers = {}
+    for label, name, split in (
+        ("train_rms", "rms_error", "train"),
+        ("test_rms", "rms_error", "test"),
+        ("train_kl", "kl", "train"),
+    ):
+        with contextlib.suppress(SchemaError):
+            numbers[label] = final(run, name, split)
     config = json.loads(str(attributes.get("config", "{}")))
     shown = {
         "train_rms": "RMS error {:.4f}",

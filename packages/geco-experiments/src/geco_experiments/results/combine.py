@@ -70,7 +70,7 @@ def _labels(configs: list[RunConfig]) -> tuple[list[dict[str, Any]], list[str]]:
     )
     labels = [
         {
-            "dataset": config.dataset.name,
+            "dataset": config.dataset.label,
             "model": config.model.name,
             "objective": config.objective_label,
             "kappa": config.kappa,

@@ -56,7 +56,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the report shows of one study."""
+    """All that the report shows of one study.
+
+    With a `command` it was not made: the command says how it is.
+    """
 
     name: str
     title: str
@@ -69,6 +72,7 @@ class Findings:
     notes: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     profile: str = ""
+    command: str = ""
     format: int = field(default=FORMAT)
 
     def write(self, folder: Path) -> Path:
@@ -107,6 +111,14 @@ def read_findings(path: Path) -> Findings:
                 "runs": tuple(raw["runs"]),
             }
         )
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OSError,
+        RecursionError,
+        TypeError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+    ) as error:
         msg = f"{path} is not a study's summary ({error}): run `geco reproduce` again to remake it"
         raise ValueError(msg) from error

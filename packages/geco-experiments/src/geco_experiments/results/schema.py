@@ -11,7 +11,7 @@ import xarray as xr
 
 from geco_experiments.runtime.errors import SchemaError
 
-__all__ = ["SCHEMA", "VARIABLES", "VERSION", "Variable", "check", "describe"]
+__all__ = ["LABELS", "SCHEMA", "VARIABLES", "VERSION", "Variable", "check", "describe"]
 
 SCHEMA = "geco-experiments run"
 VERSION = 1
@@ -26,6 +26,7 @@ class Variable:
     long_name: str
 
 
+LABELS = ("dataset", "model", "objective", "kappa", "seed")
 _STEP, _SPLIT = ("step",), ("split",)
 _IMAGE = ("channel", "row", "column")
 VARIABLES: dict[str, Variable] = {
@@ -33,6 +34,11 @@ VARIABLES: dict[str, Variable] = {
     "step": Variable(_STEP, "1", "optimizer step, counted from 1"),
     "split": Variable(_SPLIT, "1", "part of the dataset"),
     "draw_step": Variable(("draw_step",), "1", "recurrent step of the model, counted from 1"),
+    "dataset": Variable((), "1", "name of the dataset"),
+    "model": Variable((), "1", "name of the model"),
+    "objective": Variable((), "1", "what was minimised, in a word"),
+    "kappa": Variable((), "1", "tolerance that was asked for; NaN where there is none"),
+    "seed": Variable((), "1", "seed of the run"),
     # one step's batch
     "loss": Variable(_STEP, "1", "value that was minimised, mean over the batch"),
     "kl": Variable(_STEP, "nat", "KL(q(z|x) || prior), mean over the batch"),
@@ -120,7 +126,10 @@ def check(dataset: xr.Dataset, source: str) -> None:
     """
     if dataset.attrs.get("schema") != SCHEMA:
         raise SchemaError(f"{source} is no result of a run: move it away")
-    version = int(dataset.attrs.get("schema_version", 0))
+    try:
+        version = int(dataset.attrs.get("schema_version", 0))
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"{source} has no readable schema version: move it away") from error
     if version > VERSION:
         raise SchemaError(
             f"{source} has schema version {version}, this release reads up to {VERSION}: "

@@ -13,7 +13,7 @@ from geco_experiments.results import schema
 from geco_experiments.runtime.atomic import write_atomic, writing
 from geco_experiments.runtime.errors import RunError, SchemaError
 
-__all__ = ["FILE", "config_of", "find", "open_run", "write_dataset"]
+__all__ = ["FILE", "config_of", "final", "find", "open_run", "write_dataset"]
 
 FILE = "run.nc"
 
@@ -83,8 +83,21 @@ def config_of(dataset: xr.Dataset) -> RunConfig:
     """
     try:
         return RunConfig.from_json(dataset.attrs["config"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SchemaError(f"the run's configuration cannot be read: {error}") from error
+
+
+def final(dataset: xr.Dataset, name: str, split: str) -> float:
+    """A final value of a run on one part of its data, such as `rms_error` on `train`.
+
+    Raises:
+        SchemaError: if the run has no such value.
+    """
+    try:
+        return float(dataset[f"final_{name}"].sel(split=split))
+    except (KeyError, TypeError, ValueError) as error:
+        named = dataset.attrs.get("name", "a run")
+        raise SchemaError(f"{named} has no `final_{name}` on {split}: run it again") from error
 
 
 def find(folder: str | Path) -> list[Path]:

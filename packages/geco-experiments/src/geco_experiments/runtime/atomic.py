@@ -1,18 +1,32 @@
-"""Files that are either wholly there or not there at all, whatever happens in between."""
+"""Files that are either wholly there or not there at all, whatever happens in between.
+
+A new file is made in a temporary folder beside its place and moved there when it is complete. The
+folder is locked by the process that writes, so that what a killed process left can be told from
+what another one is writing at this moment, and is removed by the next that looks.
+"""
 
 import contextlib
 import errno
+import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from geco_experiments.runtime.errors import RunError
 
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # no such locks on this system
+    fcntl = importlib.import_module("fcntl")
+
 __all__ = [
     "PREFIX",
+    "lock_file",
     "reading",
     "remove_leftovers",
+    "replacing",
     "write_atomic",
     "write_text_atomic",
     "writing",
@@ -21,29 +35,39 @@ __all__ = [
 PREFIX = ".geco-tmp-"
 
 
-def write_atomic(path: Path, data: bytes | bytearray | memoryview) -> None:
-    """Write `data` to `path` through a temporary file in the same folder, fsync and rename.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, in the block; the file there then takes the place of `path`.
 
-    A reader sees the old content or the new one; a crash, even of the machine, leaves one of the
-    two. If anything fails the old file stays and the temporary one is removed.
+    It is moved after an fsync. A reader sees the old content or the new one; a crash, even of the
+    machine, leaves one of the two. If anything fails the old file stays and nothing is left.
 
     Raises:
         OSError: as the operating system gives it (full disk, no permission).
     """
-    handle, name = tempfile.mkstemp(prefix=f"{PREFIX}{path.name}-", dir=path.parent)
-    temporary = Path(name)
+    folder, lock = _temporary_folder(path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        part = folder / path.name
+        yield part
+        with part.open("rb") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files private; results follow the user's umask like any other file
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        # some writers make their files private; results follow the user's umask like any other
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
     _sync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: bytes | bytearray | memoryview) -> None:
+    """Write `data` to `path`, whole or not at all, as `replacing` does.
+
+    Raises:
+        OSError: as the operating system gives it (full disk, no permission).
+    """
+    with replacing(path) as part:
+        part.write_bytes(data)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -57,9 +81,48 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left; call it under the folder's lock."""
+    """Remove what killed processes left in a folder, and nothing that is being written."""
     for path in folder.glob(f"{PREFIX}*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                if lock_file(handle):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
+
+
+def lock_file(handle: int) -> bool | None:
+    """Lock an open file or folder for this process, without waiting.
+
+    The lock belongs to the open file, so that a killed process leaves none behind.
+
+    Returns:
+        Whether it is locked now; None where the system or the file system has no locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # such as ENOLCK and ENOTSUP of network file systems
+        return None
+    return True
+
+
+def _temporary_folder(parent: Path) -> tuple[Path, int]:
+    for _ in range(100):
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        # False: who cleans up came in between making and locking, and removes it
+        if lock_file(lock) is not False and folder.exists():
+            return folder, lock
+        os.close(lock)
+    raise OSError(errno.EBUSY, "somebody removes new files at once", str(parent))
 
 
 @contextlib.contextmanager

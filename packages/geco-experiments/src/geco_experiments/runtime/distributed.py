@@ -135,6 +135,14 @@ class JointNoise(TorchFunctionMode):
         return self.ranks.share(func(joined, **kwargs), axis)
 
 
+def _world() -> int:
+    text = os.environ.get("WORLD_SIZE", "1")
+    try:
+        return int(text)
+    except ValueError as error:
+        raise RunError(f"WORLD_SIZE must be a whole number; got {text!r}") from error
+
+
 @contextlib.contextmanager
 def process_group(device: str) -> Iterator[Ranks]:
     """Join the other processes if `torchrun` started this one; else be alone.
@@ -142,14 +150,21 @@ def process_group(device: str) -> Iterator[Ranks]:
     Args:
         device: The configured device: accelerators talk through nccl, processors through gloo.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = _world()
     if world == 1 or dist.is_initialized():
         yield Ranks.current()
         return
     accelerated = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    if accelerated:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if accelerated else "gloo")
+    try:
+        if accelerated:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if accelerated else "gloo")
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise RunError(
+            f"WORLD_SIZE is {world}, but the processes cannot meet ({reason}): start them with "
+            "`torchrun --nproc-per-node N -m geco_experiments run ...`, or unset WORLD_SIZE"
+        ) from error
     try:
         yield Ranks.current()
     finally:

@@ -1,11 +1,13 @@
 """Progress of long work behind one small interface; the library itself never prints."""
 
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from tqdm.auto import tqdm
 
-__all__ = ["Meter", "NoMeter", "TqdmMeter"]
+__all__ = ["LineMeter", "Meter", "NoMeter", "TqdmMeter"]
 
 
 class Meter(Protocol):
@@ -44,6 +46,42 @@ class NoMeter:
 
     def phase(self, text: str) -> None:
         """Say nothing."""
+
+    def close(self) -> None:
+        """Say nothing."""
+
+
+class LineMeter:
+    """Whole lines, for files and pipes: no carriage returns, and only now and then.
+
+    Args:
+        say: Told each line.
+        every: Seconds between two lines.
+    """
+
+    interval = 1.0
+
+    def __init__(self, say: Callable[[str], None], every: float = 30.0) -> None:
+        self._say = say
+        self._every = every
+        self._name, self._total, self._next, self._last = "", 0, 0.0, -1
+
+    def start(self, name: str, total: int, done: int) -> None:
+        """Note what begins."""
+        self._name, self._total = name, total
+        self._next, self._last = time.monotonic() + self._every, -1
+
+    def report(self, done: int, values: dict[str, float]) -> None:
+        """Say how far it is, if it is time or all is done."""
+        now = time.monotonic()
+        if (now < self._next and done < self._total) or done == self._last:
+            return
+        self._next, self._last = now + self._every, done
+        shown = ", ".join(f"{name}={value:.3g}" for name, value in values.items())
+        self._say(f"{self._name}: {done} of {self._total} steps; {shown}")
+
+    def phase(self, text: str) -> None:
+        """Say nothing: the result follows soon."""
 
     def close(self) -> None:
         """Say nothing."""

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geco_experiments.config import ConstraintName, ModelName, ObjectiveConfig, RunConfig
+from geco_experiments.config import ConstraintName, ObjectiveConfig, RunConfig
 from geco_experiments.datasets.home import DataHome
 from geco_experiments.evaluation.constraints import MEASURES, measure_run
 from geco_experiments.results.findings import Claim, Table
@@ -20,7 +20,7 @@ from geco_experiments.studies.common.verdicts import by_share, by_sign
 
 __all__ = ["ConstraintStudy"]
 
-MODEL: ModelName = "conv-vae"
+MODEL = "conv-vae"
 KAPPA = 0.1
 # the measure that each constraint speaks of, and how near its level counts as reached: for errors
 # a share of the level, for a correlation and a probability an absolute distance
@@ -66,6 +66,7 @@ class ConstraintStudy(Study):
         "their brightness; the nats say what that costs."
     )
     order = 6
+    in_smoke = False
     growth = 4.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:

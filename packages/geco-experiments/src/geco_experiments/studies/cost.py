@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from geco_experiments.config import ModelName, RunConfig
+from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
 from geco_experiments.studies.common.final_values import final_values, select
 from geco_experiments.studies.common.profiles import Profile, elbo, geco, run_config, seeds
@@ -16,7 +16,7 @@ from geco_experiments.studies.common.verdicts import by_sign
 
 __all__ = ["CostOfATarget", "next_beta"]
 
-MODEL: ModelName = "mlp-vae"
+MODEL = "mlp-vae"
 KAPPA = 0.125
 WITHIN = 0.01
 MOST = 12

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geco_experiments.config import ModelName, RunConfig
+from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
 from geco_experiments.studies.common.information_plane import draw_limits, with_limits
 from geco_experiments.studies.common.profiles import Profile, geco, run_config, seeds
@@ -17,7 +17,7 @@ from geco_experiments.studies.common.verdicts import by_share
 
 __all__ = ["Trajectory"]
 
-MODEL: ModelName = "conv-draw"
+MODEL = "conv-draw"
 KAPPA = 0.1
 RISE = 1.05
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from geco_experiments.config import ModelName, RunConfig
+from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
 from geco_experiments.studies.common.final_values import final_values, select, spread
 from geco_experiments.studies.common.information_plane import draw_limits, margins, with_limits
@@ -56,9 +56,10 @@ class InformationPlane(Study):
         "can be."
     )
     order = 4
+    in_smoke = False
     bounded = True
 
-    def cases(self, profile: Profile) -> Iterator[tuple[ModelName, str]]:
+    def cases(self, profile: Profile) -> Iterator[tuple[str, str]]:
         """The pairs of model and dataset of a profile."""
         if profile.name == "smoke" or profile.dataset is not None:
             dataset = profile.pick("digits", "mnist")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from geco_experiments.config import ModelName, RunConfig
+from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
 from geco_experiments.studies.common.final_values import final_values, select, spread
 from geco_experiments.studies.common.profiles import Profile, elbo, geco, run_config, seeds
@@ -18,7 +18,7 @@ from geco_experiments.studies.target import smooth
 
 __all__ = ["SameError"]
 
-MODEL: ModelName = "conv-draw"
+MODEL = "conv-draw"
 SIGMA = 0.1
 MARGIN = 0.01
 
@@ -37,6 +37,7 @@ class SameError(Study):
         "must come from the way of training."
     )
     order = 5
+    in_smoke = False
     growth = 2.0
 
     def configs(self, profile: Profile) -> list[RunConfig]:

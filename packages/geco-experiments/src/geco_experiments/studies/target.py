@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from geco_experiments.config import ModelName, RunConfig
+from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
 from geco_experiments.studies.common.final_values import final_values, select
 from geco_experiments.studies.common.profiles import (
@@ -25,7 +25,7 @@ from geco_experiments.studies.common.verdicts import by_share
 
 __all__ = ["TargetStudy"]
 
-MODEL: ModelName = "conv-vae"
+MODEL = "conv-vae"
 TARGETS = (0.1, 0.125)
 CURVES = ("rms_error", "kl", "beta")
 TOLERANCE = 0.02

@@ -1,5 +1,6 @@
 """Many runs: each made once, whatever was done before, and one failure never stops the rest."""
 
+import dataclasses
 import itertools
 import math
 import os
@@ -10,14 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from geco_experiments import datasets
 from geco_experiments.config import RunConfig, replace
+from geco_experiments.datasets.home import DataHome
 from geco_experiments.results.store import FILE
 from geco_experiments.runtime.atomic import writing
 from geco_experiments.runtime.progress import Meter, NoMeter
 from geco_experiments.sweeps import executors
 from geco_experiments.sweeps.tasks import LOGS, Outcome, Task
 
-__all__ = ["ExecutorName", "SweepOutcome", "product", "sweep", "unfinished"]
+__all__ = ["ExecutorName", "SweepOutcome", "identified", "product", "sweep", "unfinished"]
 
 ExecutorName = Literal["serial", "local", "dask"]
 
@@ -62,6 +65,24 @@ def product(base: RunConfig, axes: Mapping[str, Sequence[Any]]) -> list[RunConfi
     return [replace(base, dict(zip(axes, values, strict=True))) for values in combinations]
 
 
+def identified(configs: Iterable[RunConfig], home: DataHome) -> list[RunConfig]:
+    """The configurations with their data named by content, each dataset read once.
+
+    Raises:
+        DataError: if own data are missing or cannot be used.
+    """
+    known: dict[tuple[Any, str], RunConfig] = {}
+    found = []
+    for config in configs:
+        key = (config.dataset, config.model.name)
+        if key not in known:
+            known[key] = datasets.identify(config, home)
+        like = known[key]
+        model = dataclasses.replace(config.model, name=like.model.name)
+        found.append(dataclasses.replace(config, dataset=like.dataset, model=model))
+    return found
+
+
 def unfinished(configs: Iterable[RunConfig], out: str | os.PathLike[str]) -> list[RunConfig]:
     """Those of the runs that have no result in the folder yet."""
     return [config for config in configs if not (Path(out) / config.name / FILE).is_file()]
@@ -102,6 +123,9 @@ def sweep(
     """
     if executor not in ("serial", "local", "dask"):
         raise ValueError(f"`executor` must be serial, local or dask; got {executor!r}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"`workers` must be 1 or more; got {workers}")
+    configs = identified(configs, DataHome.resolve(data_home))
     out = Path(out).absolute()
     with writing("the sweep", out):
         (out / LOGS).mkdir(parents=True, exist_ok=True)

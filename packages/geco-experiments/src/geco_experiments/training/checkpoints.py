@@ -22,7 +22,7 @@ __all__ = ["FILE", "Checkpoint", "read", "write"]
 
 FILE = "checkpoint.pt"
 MAGIC = b"geco-experiments checkpoint\n"
-VERSION = 1
+VERSION = 2
 HEADER = len(MAGIC) + 1 + 32
 
 
@@ -50,14 +50,20 @@ class Checkpoint(NamedTuple):
     seconds: float
 
 
-def write(path: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
+def write(path: Path, config: RunConfig, fingerprint: str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint in place of the previous one, atomically.
+
+    Args:
+        path: Its file.
+        config: The run.
+        fingerprint: The fingerprint of the run's data.
+        checkpoint: The state.
 
     Raises:
         RunError: if the disk is full or the folder cannot be written to; the previous checkpoint
             is still there.
     """
-    content = {"config": config.to_json(), **checkpoint._asdict()}
+    content = {"config": config.to_json(), "data": fingerprint, **checkpoint._asdict()}
     buffer = io.BytesIO()
     buffer.write(bytes(HEADER))
     torch.save(content, buffer)
@@ -67,12 +73,17 @@ def write(path: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
         write_atomic(path, data)
 
 
-def read(path: Path, config: RunConfig) -> Checkpoint:
+def read(path: Path, config: RunConfig, fingerprint: str) -> Checkpoint:
     """Read a checkpoint of the given run onto the CPU.
 
+    Args:
+        path: Its file.
+        config: The run.
+        fingerprint: The fingerprint of the run's data, as they are now.
+
     Raises:
-        RunError: if the file is damaged, foreign, of a newer version, or of another run. The file
-            is left as it is.
+        RunError: if the file is damaged, foreign, of a newer version, of another run, or of a
+            run on other data. The file is left as it is.
     """
     remedy = "move it away to start this run from the beginning"
     with reading(path):
@@ -87,14 +98,23 @@ def read(path: Path, config: RunConfig) -> Checkpoint:
         )
     if data[:HEADER] != _header(body):
         raise RunError(f"{path} is damaged (its checksum does not fit its content): {remedy}")
-    content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     try:
+        content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch makes of a foreign file
+        raise RunError(f"{path} holds no state of a run: {remedy}") from error
+    try:
+        found = content["data"]
         identity = RunConfig.from_json(content["config"]).identity
         checkpoint = Checkpoint(**{name: content[name] for name in Checkpoint._fields})
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} lacks a part or holds a wrong one ({error}): {remedy}") from error
     if identity != config.identity:
         raise RunError(f"{path} belongs to a run with another configuration: {remedy}")
+    if found != fingerprint:
+        raise RunError(
+            f"{path} belongs to a run on other data than those of {config.dataset.label} now: put "
+            f"the old data back, or {remedy}"
+        )
     return checkpoint
 
 

@@ -12,16 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from geco_core import ReconstructionError
 from geco_experiments.builders.classifiers import Judge
-from geco_experiments.builders.models import build_model, model_input
+from geco_experiments.builders.models import (
+    build_model,
+    forward_of,
+    model_input,
+    takes_generator,
+)
 from geco_experiments.builders.objectives import build_objective
 from geco_experiments.config import RunConfig
-from geco_experiments.datasets import ImageData
+from geco_experiments.datasets import Batch, Dataset
+from geco_experiments.evaluation.metrics import facts, squared_errors
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.errors import RunError
 from geco_experiments.runtime.progress import Meter
@@ -46,15 +52,20 @@ class Loop:
         device: Where to compute.
         ranks: The processes of the run.
         judge: The classifier that the constraint looks through, if it needs one.
+        model: Somebody's own model, trained in place; None: the one that the configuration names.
+
+    Raises:
+        RunError: if the model or the objective cannot be made as configured.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        data: ImageData,
+        data: Dataset,
         device: torch.device,
         ranks: Ranks,
         judge: Judge | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -64,21 +75,25 @@ class Loop:
         self.step = 0
         self.seconds = 0.0
         seed = config.seed
-        self.model = build_model(config.model, data, stream_seed(seed, 0)).to(device)
-        self.objective = build_objective(config.objective, judge.model if judge else None).to(
-            device
-        )
+        classifier = judge.model if judge else None
+        self.objective = build_objective(config.objective, classifier, data).to(device)
+        made: Any = model or build_model(config.model, data, stream_seed(seed, 0))
+        self.model: Any = made
+        self.model.to(device)
         if config.execution.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)
         # fused: one kernel for all parameters, also on a CPU
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.training.learning_rate, fused=True
         )
         self.order = Order(len(data.train), config.training.batch_size, seed)
-        self.noise = Noise(seed, device, ranks, config.execution.compile)
+        # a model that takes no generator draws from the global one, as a compiled one does
+        own_generator = takes_generator(self.model) and not config.execution.compile
+        self.noise = Noise(seed, device, ranks, not own_generator)
         draw_steps = config.model.draw_steps if config.model.name == "conv-draw" else 0
         self.history = History(config.training.steps, device, draw_steps)
-        self._forward = self._callable_model()
+        self._callable = self._callable_model()
+        self._forward = forward_of(self.model)
 
     def _callable_model(self) -> Any:
         model: Any = self.model
@@ -156,10 +171,10 @@ class Loop:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             x = model_input(config.model, images)
-            out = self._forward(x, batch.context, self.noise.generator)
+            out = self._forward(self._callable, x, batch.context, self.noise.generator)
         # what a model of flat rows returns becomes images again for constraints that see them
         reconstruction = out.reconstruction.reshape(images.shape)
-        loss = self.objective(out.kl, images, reconstruction, labels=batch.labels)
+        loss = self.objective(out.kl, images, reconstruction, **facts(batch))
         loss.backward()
         if config.training.gradient_clip is not None:
             clip_grad_norm_(self.model.parameters(), config.training.gradient_clip)
@@ -169,11 +184,11 @@ class Loop:
         self.step += 1
         row = self.history.row(self.step)
         if row is not None:
-            self._record(row, images, reconstruction, out.kl_steps)
+            self._record(row, batch, reconstruction, getattr(out, "kl_steps", None))
 
     @torch.no_grad()
     def _record(
-        self, row: int, images: Tensor, reconstruction: Tensor, kl_steps: Tensor | None
+        self, row: int, batch: Batch, reconstruction: Tensor, kl_steps: Tensor | None
     ) -> None:
         info = self.objective.info
         allowed = self._allowed_mse
@@ -181,7 +196,7 @@ class Loop:
             # the violation is the squared error less what is allowed: no second pass over images
             error = info.constraint + allowed
         else:
-            error = (images - reconstruction.float()).square().mean()
+            error = squared_errors(batch, reconstruction.float()).float().mean()
         # this rank's own numbers; those after them are the same on all
         local = [info.loss, info.kl, error, info.constraint]
         steps = None if kl_steps is None else kl_steps.float().mean(0)

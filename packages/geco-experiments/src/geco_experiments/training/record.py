@@ -1,5 +1,6 @@
 """A finished run as a dataset of the schema: history, final metrics, pictures, provenance."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,15 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geco_experiments.builders.models import model_input
+from geco_experiments.builders.models import forward_of, model_input
 from geco_experiments.datasets import SplitName
-from geco_experiments.evaluation.metrics import Evaluation, evaluate, gaussian_nll
+from geco_experiments.evaluation.metrics import Evaluation, drawing, evaluate, gaussian_nll
 from geco_experiments.results import schema
 from geco_experiments.results.provenance import provenance
 from geco_experiments.runtime.random_streams import stream_seed
 from geco_experiments.training.history import FIELDS
 from geco_experiments.training.loop import Loop, learning_rate
+from geco_models import AbstractVAE
 
 __all__ = ["EXAMPLES", "finished_run"]
 
@@ -42,7 +44,16 @@ def finished_run(loop: Loop) -> xr.Dataset:
         )
         for split in SPLITS
     ]
-    coordinates: dict[str, Any] = {"step": loop.history.steps, "split": list(SPLITS)}
+    config = loop.config
+    coordinates: dict[str, Any] = {
+        "step": loop.history.steps,
+        "split": list(SPLITS),
+        "dataset": config.dataset.label,
+        "model": config.model.name,
+        "objective": config.objective_label,
+        "kappa": config.kappa,
+        "seed": config.seed,
+    }
     data = _history(loop) | _final(parts) | _pictures(loop)
     draw_values = loop.history.draw_values
     if draw_values is not None:
@@ -63,18 +74,21 @@ def attributes(loop: Loop) -> dict[str, Any]:
     config, data = loop.config, loop.data
     constraints = list(loop.objective.constraints.values())
     attrs: dict[str, Any] = {
+        "Conventions": "CF-1.11",
         "schema": schema.SCHEMA,
         "schema_version": schema.VERSION,
-        "title": f"{config.objective_label} on {config.dataset.name} with {config.model.name}",
+        "title": f"{config.objective_label} on {config.dataset.label} with {config.model.name}",
         "name": config.name,
         "config": config.to_json(),
-        "dataset": config.dataset.name,
+        "dataset": config.dataset.label,
         "model": config.model.name,
         "objective": config.objective_label,
         "kappa": config.kappa,
         "seed": config.seed,
         "data_sha256": data.fingerprint(),
         "data_scale": data.scale,
+        "data_offset": data.offset,
+        "data_shape": list(data.shape),
         "data_preprocessing": data.preprocessing,
         "data_view": data.view.note,
         "units": "pixels in [0, 1]; KL and likelihoods in nats per image",
@@ -121,6 +135,13 @@ def _final(parts: list[Evaluation]) -> dict[str, Any]:
     return data
 
 
+def as_picture(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The channels, rows and columns that data of a shape are stored with to be looked at."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    return 1, math.prod(shape[:-1]), shape[-1]
+
+
 @torch.no_grad()
 def _pictures(loop: Loop) -> dict[str, Any]:
     """The first images of both parts, their reconstructions, and samples of the model."""
@@ -132,21 +153,22 @@ def _pictures(loop: Loop) -> dict[str, Any]:
     for split in SPLITS:
         batch = loop.data.batch(split, rows)
         x = model_input(loop.config.model, batch.images)
-        with loop.autocast():
-            out = loop.model(x, batch.context, generator)
+        seed = stream_seed(loop.config.seed, 7, 0 if split == "train" else 1)
+        with loop.autocast(), drawing(loop.model, loop.device, seed):
+            out = forward_of(loop.model)(loop.model, x, batch.context, generator)
         inputs.append(_bytes(x, shape))
         reconstructions.append(_bytes(out.reconstruction, shape))
         context = batch.context
-    with loop.autocast():
-        samples = loop.model.sample(len(rows), context, generator)
-    return {
-        "inputs": np.stack(inputs),
-        "reconstructions": np.stack(reconstructions),
-        "samples": _bytes(samples, shape),
-    }
+    pictures = {"inputs": np.stack(inputs), "reconstructions": np.stack(reconstructions)}
+    if isinstance(loop.model, AbstractVAE):  # how others are sampled is not known
+        with loop.autocast():
+            samples = loop.model.sample(len(rows), context, generator)
+        pictures["samples"] = _bytes(samples, shape)
+    return pictures
 
 
-def _bytes(images: Tensor, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    scaled = images.float().reshape(-1, *shape).clamp(0, 1).mul(255).round()
+def _bytes(images: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Bytes (n, channel, row, column); vectors become one row, sequences one row a channel."""
+    scaled = images.float().reshape(-1, *as_picture(shape)).clamp(0, 1).mul(255).round()
     array: NDArray[np.uint8] = scaled.to(torch.uint8).cpu().numpy()
     return array

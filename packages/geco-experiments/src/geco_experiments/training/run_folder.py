@@ -2,17 +2,13 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from geco_experiments.config import RunConfig
-from geco_experiments.runtime.atomic import remove_leftovers, write_atomic, writing
-from geco_experiments.runtime.errors import RunError
-
-try:
-    import fcntl
-except ImportError:  # no such locks on this system; runs there must not share a folder
-    fcntl = None  # type: ignore[assignment]
+from geco_experiments.runtime.atomic import lock_file, remove_leftovers, write_atomic, writing
+from geco_experiments.runtime.errors import GecoError, RunError
 
 __all__ = ["CONFIG_FILE", "claim"]
 
@@ -30,20 +26,30 @@ def claim(folder: Path, config: RunConfig) -> Iterator[None]:
         RunError: if the folder cannot be made or written to, another process works in it, or it
             holds another run or files of something else. Nothing in it is changed then.
     """
+    new = [place for place in (folder, folder.parent) if not place.exists()]
     with writing("the run", folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK_FILE).open("a")
     with lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    f"another process is working on {folder}: wait for it, or end it first"
-                ) from error
+        # None: no locks here; runs must not share a folder then
+        if lock_file(lock.fileno()) is False:
+            raise RunError(f"another process is working on {folder}: wait for it, or end it first")
         remove_leftovers(folder)
         _check_config(folder, config)
-        yield
+        try:
+            yield
+        except GecoError:
+            _abandon(folder, new)
+            raise
+
+
+def _abandon(folder: Path, new: list[Path]) -> None:
+    """Remove what a refused run would leave: a folder without a single step in it."""
+    if folder in new and {path.name for path in folder.iterdir()} <= {LOCK_FILE, CONFIG_FILE}:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty: other runs lie there
+            for place in new[1:]:
+                place.rmdir()
 
 
 def _check_config(folder: Path, config: RunConfig) -> None:

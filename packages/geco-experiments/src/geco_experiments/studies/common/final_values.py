@@ -46,7 +46,7 @@ def final_values(
     }
     labels = {
         "name": [config.name for config in configs],
-        "dataset": [config.dataset.name for config in configs],
+        "dataset": [config.dataset.label for config in configs],
         "model": [config.model.name for config in configs],
         "objective": [config.objective.name for config in configs],
         "kappa": [config.kappa for config in configs],

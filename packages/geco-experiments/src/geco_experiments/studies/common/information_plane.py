@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from geco_experiments.config import DatasetConfig, RunConfig
+from geco_experiments.datasets import has_context
 from geco_experiments.datasets.home import DataHome
 from geco_experiments.evaluation.bounds import data_limits, least_kl
 from geco_experiments.studies.common.profiles import Profile
@@ -25,10 +26,11 @@ GRID = np.geomspace(0.02, 0.6, 80)
 TEMPERATURES = {"smoke": 8, "laptop": 12, "paper": 12}
 
 
-def bounded_datasets(configs: Iterable[RunConfig]) -> list[DatasetConfig]:
+def bounded_datasets(configs: Iterable[RunConfig], data_home: Path | None) -> list[DatasetConfig]:
     """The datasets of some runs that have limits, each once."""
+    home = DataHome.resolve(data_home)
     datasets = dict.fromkeys(config.dataset for config in configs)
-    return [dataset for dataset in datasets if not dataset.has_context]
+    return [dataset for dataset in datasets if not has_context(dataset, home)]
 
 
 def limits_of(
@@ -56,7 +58,7 @@ def with_limits(
         `least_kl_at_run`, the bound at each run's training-set error; NaN where there is none.
     """
     configs = {config.dataset.name: config.dataset for config in runs}
-    bounded = {dataset.name for dataset in bounded_datasets(runs)}
+    bounded = {dataset.name for dataset in bounded_datasets(runs, data_home)}
     bound = np.full((len(configs), GRID.size), np.nan)
     linear = np.full((len(configs), GRID.size), np.nan)
     names = table["dataset"].values if "dataset" in table else np.array([])

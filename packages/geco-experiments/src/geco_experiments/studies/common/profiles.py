@@ -10,10 +10,8 @@ from typing import Literal
 
 from geco_experiments.config import (
     DatasetConfig,
-    DatasetName,
     ExecutionConfig,
     ModelConfig,
-    ModelName,
     ObjectiveConfig,
     RunConfig,
     TrainingConfig,
@@ -147,7 +145,7 @@ def seeds(profile: Profile) -> range:
 def run_config(
     profile: Profile,
     dataset: str,
-    model: ModelName,
+    model: str,
     objective: ObjectiveConfig,
     *,
     seed: int = 0,
@@ -164,9 +162,10 @@ def run_config(
         latents: replaces the profile's number of latents.
     """
     size = _SIZES[profile.sizes][model]
-    name: DatasetName = dataset  # type: ignore[assignment]  # checked by DatasetConfig
     return RunConfig(
-        dataset=DatasetConfig(name=name, train_limit=size.train_limit, test_limit=size.test_limit),
+        dataset=DatasetConfig(
+            name=dataset, train_limit=size.train_limit, test_limit=size.test_limit
+        ),
         model=ModelConfig(
             name=model,
             latents=size.latents if latents is None else latents,
@@ -200,7 +199,7 @@ def elbo(beta: float = 1.0, sigma: float = 1.0) -> ObjectiveConfig:
     return ObjectiveConfig(name="elbo", beta=beta, sigma=sigma)
 
 
-def annealed(profile: Profile, model: ModelName) -> ObjectiveConfig:
+def annealed(profile: Profile, model: str) -> ObjectiveConfig:
     """The ELBO with GQN's schedule; at shorter runs the schedule takes half of the steps."""
     steps = min(PAPER_ANNEAL_STEPS, _SIZES[profile.sizes][model].steps // 2)
     return ObjectiveConfig(

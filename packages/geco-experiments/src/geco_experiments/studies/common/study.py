@@ -18,12 +18,14 @@ import xarray as xr
 from matplotlib.figure import Figure as Canvas
 
 from geco_experiments.config import RunConfig
+from geco_experiments.results import schema
 from geco_experiments.results.findings import Claim, Figure, Findings, Table
 from geco_experiments.results.store import open_run
+from geco_experiments.runtime.atomic import remove_leftovers, writing
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.style import save_figure
 
-__all__ = ["Drawing", "Runs", "Study", "finish_study"]
+__all__ = ["Drawing", "Runs", "Study", "finish_study", "put_off"]
 
 
 class Runs(Mapping[RunConfig, xr.Dataset]):
@@ -49,7 +51,8 @@ class Runs(Mapping[RunConfig, xr.Dataset]):
         path = self.path(config)
         if path not in self._opened:
             self._opened[path] = open_run(path)
-        return self._opened[path].copy()
+        # studies give runs labels of their own
+        return self._opened[path].drop_vars(schema.LABELS, errors="ignore")
 
     def __iter__(self) -> Iterator[RunConfig]:
         return iter(self._configs)
@@ -84,6 +87,7 @@ class Study(ABC):
         growth: about how many runs it makes in all for each one that `configs` lists.
         bounded: whether it draws the limits of its datasets (`plane`).
         reads_all: whether it reads the runs of all other studies too.
+        in_smoke: whether the smoke profile can decide it; if not, that profile names the command.
     """
 
     name: ClassVar[str]
@@ -94,6 +98,7 @@ class Study(ABC):
     growth: ClassVar[float] = 1.0
     bounded: ClassVar[bool] = False
     reads_all: ClassVar[bool] = False
+    in_smoke: ClassVar[bool] = True
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The runs that the study reads; none for a study of theory alone."""
@@ -131,6 +136,25 @@ class Study(ABC):
         return []
 
 
+def put_off(study: Study, folder: Path) -> None:
+    """Leave a note on a study that a profile cannot decide, for the page to list.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    findings = Findings(
+        name=study.name,
+        title=study.title,
+        source=study.source,
+        look_for=study.look_for,
+        order=study.order,
+        command=f"geco reproduce --profile laptop --study {study.name}",
+    )
+    with writing("the note", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        findings.write(folder)
+
+
 def finish_study(
     study: Study,
     runs: Runs,
@@ -150,7 +174,9 @@ def finish_study(
         data_home: where the datasets lie.
         save: writes a dataset to a path atomically.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing("the study", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
     data = study.measure(runs, profile, data_home=data_home)
     # a study may hand on a run's own dataset with its title; the study's is the one wanted
     data.attrs["title"] = study.title
@@ -158,7 +184,9 @@ def finish_study(
     save(data, folder / "data.nc")
     figures = []
     for drawing in study.draw(data):
-        file = save_figure(drawing.canvas, folder / f"{drawing.name}.svg")
+        path = folder / f"{drawing.name}.svg"
+        with writing("the figure", path):
+            file = save_figure(drawing.canvas, path)
         figures.append(Figure(file.name, drawing.caption, drawing.alt))
     findings = Findings(
         name=study.name,
@@ -173,5 +201,6 @@ def finish_study(
         runs=tuple(config.name for config in runs),
         profile=profile.name,
     )
-    findings.write(folder)
+    with writing("the study", folder):
+        findings.write(folder)
     return findings

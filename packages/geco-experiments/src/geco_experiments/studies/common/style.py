@@ -1,6 +1,5 @@
 """The look that all figures share: colours by objective, labels with units, one size of type."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from geco_experiments.runtime.atomic import replacing
 
 __all__ = [
     "COLORS",
@@ -110,12 +111,7 @@ def _legend(place: Axes | Figure, axes: Axes, options: dict[str, Any]) -> None:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as SVG, whole or not at all; dense artists inside are rasterised."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        with styled():
-            FigureCanvasSVG(figure)
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as part, styled():
+        FigureCanvasSVG(figure)
+        figure.savefig(part, format="svg", metadata={"Date": None})
     return path
