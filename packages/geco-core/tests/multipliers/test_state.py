@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from geco_core import GECO, MultiplierUpdate, PaperUpdate, RobustUpdate
+from geco_core.constraints.base import Measure
 from geco_core.multipliers import Multipliers, Observation
-from geco_core.multipliers.observed import Measure, Seen
+from geco_core.multipliers.observed import Seen
 
 ELEMENTS = [12.0, math.nan]
 
@@ -41,7 +42,12 @@ rules = st.sampled_from([RobustUpdate(), RobustUpdate(rescale=False), PaperUpdat
 @settings(deadline=None, max_examples=40)
 @cases(
     st.lists(
-        st.lists(st.floats(-3.0, 1e4, width=32) | st.just(math.nan), min_size=3, max_size=3),
+        st.lists(
+            # the rule compares: where numbers have no digits left, the two may differ
+            st.floats(-3.0, 1e4, width=32, allow_subnormal=False) | st.just(math.nan),
+            min_size=3,
+            max_size=3,
+        ),
         min_size=1,
         max_size=20,
     ),
