@@ -186,6 +186,14 @@ def docs(session: nox.Session) -> None:
     build_docs(session, *session.posargs)
 
 
+@nox.session
+def gallery(session: nox.Session) -> None:
+    """Run the notebooks of the documentation anew, outputs kept in place (minutes)."""
+    install(session, "nbclient", "ipykernel", "matplotlib", editable=PACKAGES)
+    settings(session)
+    session.run("python", "tools/gallery.py", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def version(session: nox.Session) -> None:
     """Set the number of the coming release: `nox -s version -- 0.2.0`."""

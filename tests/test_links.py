@@ -16,7 +16,8 @@ NAMED = re.compile(
 )
 #: files that the reader writes or receives, or that belong to another project
 OTHERS = {
-    "results.md", "conf.py", "__init__.py", "__main__.py", "setup.py", "train.py", "conftest.py",
+    "results.md",
+    "first.py", "conf.py", "__init__.py", "__main__.py", "setup.py", "train.py", "conftest.py",
     "mine.py", "pyproject.toml", "dataset.py", "script.py", "your_script.py",
     "gqn/generator.py",
 }  # fmt: skip
