@@ -26,15 +26,10 @@ from geco_core import GECO, PatchCrossCorrelation, ReconstructionError
 from geco_models import MLPVAE, NVPVAE, ConvDraw, ConvVAE, LinearVAE
 
 SHAPE = (3, 32, 32)
-# views that their schema does not declare as such
-FREE = {
-    "prim::device",
-    "aten::detach",
-    "aten::_unsafe_view",
-    "aten::alias",
-    "aten::lift_fresh",
-    "aten::sym_size",
-}
+# views that their schema does not declare as such, and questions
+FREE = {"detach", "_unsafe_view", "alias", "lift_fresh", "promote_types", "device"}
+# allocations, which launch nothing
+FREE |= {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "linear": lambda steps: LinearVAE(SHAPE, 64),
@@ -58,8 +53,9 @@ class Count(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         schema = func._schema
         view = any(r.alias_info and not r.alias_info.is_write for r in schema.returns)
-        if not view and schema.name not in FREE:
-            self.calls[schema.name.removeprefix("aten::")] += 1
+        name = schema.name.partition("::")[2]
+        if not view and name not in FREE:
+            self.calls[name] += 1
         return func(*args, **(kwargs or {}))
 
 

@@ -215,7 +215,7 @@ def test_without_matplotlib_everything_but_the_page(
     assert run(data, "--out", str(out)) == 0
     printed = capsys.readouterr().err
     assert 'pip install "geco-theory[report]"' in printed
-    assert re.search(r"8 of 8 temperatures, .*about 0 s left", printed)
+    assert re.search(r"8 of 8 temperatures, .*0 s", printed)
     assert {p.name for p in out.iterdir()} == {
         "analysis.nc", "path.csv", "transition.csv", "advice.csv",
     }  # fmt: skip
@@ -292,3 +292,52 @@ def test_a_failed_write_leaves_the_old_file(
     assert run(data, "--out", str(out), "--quiet") == 2
     assert (out / "analysis.nc").read_bytes() == b"old"
     assert [p.name for p in out.iterdir()] == ["analysis.nc"]
+
+
+def test_what_the_options_ask_for_is_done(tmp_path: Path) -> None:
+    rows = np.column_stack([X[:, 0], 1000 * X[:, 1], np.arange(len(X)) % 3])
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header="one,two,three", comments="")
+    out = tmp_path / "out"
+    code = main(
+        [
+            "analyse", str(tmp_path / "a.csv"), "--out", str(out), "--quiet",
+            "--columns", "one,two", "--standardise", "--temperatures", "0.3,0.9",
+            "--kappa", "0.5,0.25", "--direction",
+            "cooling", "--tolerance", "1e-6", "--n-jobs", "1",
+        ]
+    )  # fmt: skip
+    assert code == 0
+    with xr.open_dataset(out / "analysis.nc", engine="h5netcdf") as saved:
+        assert saved.attrs["n_features"] == 2
+        assert saved.attrs["total_variance"] == pytest.approx(2.0)
+        np.testing.assert_allclose(saved["temperature"], [0.3, 0.9])
+        advice = part(saved, "advice")
+        assert advice is not None
+        np.testing.assert_allclose(advice["kappa"], [0.5, 0.25])
+        assert np.isfinite(advice["forecast"]).all()
+
+
+def test_the_path_ends_where_there_are_more_values_than_asked(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["analyse", str(data), "--out", str(out), "--quiet", "--max-values", "2"]) == 0
+    with xr.open_dataset(out / "analysis.nc", engine="h5netcdf") as saved:
+        counts = saved["path_n_clusters"].values
+    assert (counts[1:] <= 2).all()
+    assert counts[0] > 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--kappa", "0.1,x"],
+        ["--kappa", "-1"],
+        ["--temperatures", "1"],
+        ["--temperatures", "0.5,0"],
+        ["--tolerance", "0"],
+        ["--max-values", "1"],
+    ],
+)
+def test_options_out_of_range(data: Path, option: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["analyse", str(data), *option])
+    assert stopped.value.code == 2

@@ -277,3 +277,63 @@ def test_arguments_that_would_fail_later_are_refused_at_once(
 ) -> None:
     with pytest.raises(error, match=f"`{next(iter(parameters))}` must"):
         PhaseTransitions(**parameters).fit(blobs)
+
+
+def test_weights_count_samples_that_often(blobs: np.ndarray) -> None:
+    X = blobs[:25]
+    weights = np.random.default_rng(0).integers(0, 4, size=25)
+    common = {"temperatures": [0.5, 1.0, 3.0], "n_transitions": 0}
+    weighted = PhaseTransitions(**common).fit(X, sample_weight=weights * 0.7)
+    repeated = PhaseTransitions(**common).fit(np.repeat(X, weights, axis=0))
+    for name in ("free_energy", "distortion", "rate"):
+        np.testing.assert_allclose(weighted.path_[name], repeated.path_[name], rtol=1e-8)
+    assert weighted.labels_.shape == (25,)
+    np.testing.assert_array_equal(
+        weighted.predict(X, 1.0), repeated.predict(X, 1.0)
+    )  # samples without weight have a label as well
+
+
+def test_weights_that_cannot_be(blobs: np.ndarray) -> None:
+    for weights, words in (
+        (np.zeros(60), "positive somewhere|non-zero"),
+        (-np.ones(60), "[Nn]egative"),
+        (np.ones(3), "sample_weight.shape"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            PhaseTransitions().fit(blobs, sample_weight=weights)
+    with pytest.raises(ValueError, match="whole numbers with `masses='equal'`"):
+        PhaseTransitions("equal").fit(blobs, sample_weight=np.full(60, 0.5))
+
+
+def test_fit_predict_is_fit_and_its_labels(blobs: np.ndarray) -> None:
+    analysis = PhaseTransitions(temperatures=5, n_transitions=0)
+    labels = analysis.fit_predict(blobs)
+    np.testing.assert_array_equal(labels, analysis.labels_)
+    np.testing.assert_array_equal(labels, analysis.fit(blobs).labels_)
+
+
+def test_masked_values_are_refused(blobs: np.ndarray) -> None:
+    masked = np.ma.masked_array(blobs.copy(), mask=False)
+    analysis = PhaseTransitions(temperatures=4, n_transitions=0).fit(masked)
+    masked[3, 1] = np.ma.masked
+    with pytest.raises(ValueError, match="no masked values, got 1"):
+        analysis.predict(masked)
+    with pytest.raises(ValueError, match="no masked values, got 1"):
+        analysis.fit(masked)
+    assert hasattr(analysis, "path_")  # a refusal loses nothing
+
+
+def test_the_useful_part_of_the_path_comes_first(digits: np.ndarray) -> None:
+    seen: list[tuple[float, int]] = []
+    PhaseTransitions(
+        temperatures=10,
+        n_transitions=0,
+        tolerance=1e-6,
+        progress=lambda state: seen.append((state["temperature"], state["n_clusters"])),
+    ).fit(digits)
+    assert seen[0][1] == 1
+    heats = np.array([t for t, _ in seen])
+    turn = next(i for i, (_, k) in enumerate(seen) if k > 75)
+    assert (np.diff(heats[: turn + 1]) < 0).all()
+    assert (np.diff(heats[turn + 1 :]) > 0).all()
+    assert len(heats) == 10

@@ -1,12 +1,24 @@
 """Reconstruction constraints and the GECO multiplier optimizer for training VAEs in PyTorch."""
 
-from geco_core.baselines import ELBO, AnnealedELBO
+from geco_core.baselines import (
+    ELBO,
+    AnnealedELBO,
+    CyclicalELBO,
+    FreeBitsELBO,
+    OptimalSigmaELBO,
+    SetPointELBO,
+)
 from geco_core.best import BestFeasible, Candidate
 from geco_core.constraints import (
     ClassificationAccuracy,
+    Equality,
     FeatureReconstructionError,
     LocalMoments,
+    NetworkFeatures,
     PatchCrossCorrelation,
+    PerGroup,
+    Proxied,
+    Rate,
     ReconstructionError,
     ToleranceConstraint,
 )
@@ -27,15 +39,24 @@ __all__ = [
     "ClassificationAccuracy",
     "ColumnUpdate",
     "Constraint",
+    "CyclicalELBO",
+    "Equality",
     "FeatureReconstructionError",
+    "FreeBitsELBO",
     "Info",
     "LocalMoments",
     "MultiplierUpdate",
+    "NetworkFeatures",
     "Observation",
+    "OptimalSigmaELBO",
     "PaperUpdate",
     "PatchCrossCorrelation",
+    "PerGroup",
+    "Proxied",
+    "Rate",
     "ReconstructionError",
     "RobustUpdate",
+    "SetPointELBO",
     "ToleranceConstraint",
     "__version__",
 ]

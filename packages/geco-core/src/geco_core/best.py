@@ -9,14 +9,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from geco_core.constraints.base import BARE
 from geco_core.feasibility import TOLERANCE, is_feasible
+from geco_core.validation import not_negative
 
 __all__ = ["BestFeasible", "Candidate"]
 
 Number: TypeAlias = float | Tensor
-
-#: The name of a violation that was given without one.
-BARE = "constraint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +79,7 @@ class BestFeasible:
     def __init__(
         self, tolerance: float = TOLERANCE, *, device: torch.device | str | None = "cpu"
     ) -> None:
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
-            raise TypeError(
-                f"`tolerance` must be a non-negative number, got {type(tolerance).__name__}"
-            )
-        if not (math.isfinite(tolerance) and tolerance >= 0):
-            raise ValueError(f"`tolerance` must be non-negative and finite, got {tolerance}")
-        self.tolerance = float(tolerance)
+        self.tolerance = not_negative("tolerance", tolerance)
         self.device = device
         self._kept: Candidate | None = None
 
@@ -234,13 +227,8 @@ class BestFeasible:
 
 def _relative(objective: nn.Module) -> dict[str, Tensor] | None:
     """The relative moving averages of an objective's violations, None without constraints."""
-    info: Any = objective.info
-    constraints: Any = objective.constraints
-    if not len(constraints):
-        return None
-    average = info.moving_average
-    named = average if isinstance(average, dict) else dict.fromkeys(constraints, average)
-    return {name: named[name] / constraint.scale for name, constraint in constraints.items()}
+    known: Any = getattr(objective, "relative_violations", None)
+    return None if known is None else known()
 
 
 def _copied(value: Any, device: torch.device | str | None) -> Any:

@@ -9,6 +9,7 @@ is minimised by the user's optimizer over the model's parameters and maximised o
 :math:`\lambda \ge 0` by :meth:`GECO.step`.
 """
 
+import logging
 import math
 from collections.abc import ItemsView
 from typing import Any, cast
@@ -19,17 +20,26 @@ from torch import distributed as dist
 
 from geco_core.constraints.base import Constraint, Constraints, check_keywords, named_constraints
 from geco_core.feasibility import is_feasible
+from geco_core.held import Held
 from geco_core.info import Info, Named
-from geco_core.multipliers.observed import Measure, Seen
+from geco_core.multipliers.observed import Seen
 from geco_core.multipliers.robust import RobustUpdate
 from geco_core.multipliers.saturation import SaturationWatch
+from geco_core.multipliers.skips import SkipWatch
 from geco_core.multipliers.state import Multipliers
 from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
 from geco_core.precision import at_least_float32
 from geco_core.reduction import is_alone
-from geco_core.validation import check_kl, check_violation
+from geco_core.reporting import Columns, flat_metrics, in_lines, shape_of
+from geco_core.text_state import facts_of, tensor_of
+from geco_core.validation import check_kl
 
 __all__ = ["GECO"]
+
+logger = logging.getLogger(__name__)
+
+#: After how many losses without an ascent a forgotten :meth:`GECO.step` is warned of.
+FORGOTTEN_AFTER = 1000
 
 
 class GECO(nn.Module):
@@ -80,24 +90,38 @@ class GECO(nn.Module):
             )
         self.process_group = process_group
         self.constraints = nn.ModuleDict(named)
-        self.multipliers = Multipliers(update, len(named))
-        self._names = tuple(named)
+        self._columns = Columns(named)
+        self.multipliers = Multipliers(update, self._columns.total)
         # a tuple, because attributes that are modules are slow to look up
         self._multipliers = (self.multipliers,)
         # what was seen since the last ascent, if anything: one element at most
         self._pending: list[Seen] = []
+        # the losses since the last ascent
+        self._losses = 0
         # the sets of keywords that were found to be spelt well
         self._spelt: set[frozenset[str]] = {frozenset()}
-        self._last: tuple[Tensor, Tensor, Seen, torch.Size] | None = None
-        self._watch = SaturationWatch()
+        self._last: tuple[Tensor, Tensor, Seen, Any] | None = None
+        self._watch, self._skips = SaturationWatch(), SkipWatch()
 
-    def forward(self, kl: Tensor, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
-        r"""The loss of a batch.
+    @property
+    def process_group(self) -> "dist.ProcessGroup | None":
+        """The ranks whose examples are averaged; None for all."""
+        return self._group.value if self._group is not None else None
+
+    @process_group.setter
+    def process_group(self, group: "dist.ProcessGroup | None") -> None:
+        what = "its process group: set `process_group` of the objective"
+        self._group = None if group is None else Held(group, what)
+
+    def forward(self, *arguments: Any, **batch: Any) -> Tensor:
+        r"""The loss of a batch, called as `objective(kl, x, reconstruction, **batch)`.
 
         Args:
-            kl: The KL of every example in nats, :math:`(B,)`, or any other loss per example.
-            x: The data, :math:`(B, *)`.
-            reconstruction: The decoder's output, :math:`(B, *)`.
+            arguments: `kl`, the KL of every example in nats, :math:`(B,)`, or any other loss per
+                example; `x`, the data, and `reconstruction`, the decoder's output: tensors
+                :math:`(B, *)`, or whatever the constraints look at (mappings, distributions,
+                graphs), None if they look at neither. They may also be given by name; beside a
+                loss that is given by position or as `loss`, `kl` is passed on to the constraints.
             batch: Passed on to the constraints (`labels=` for classification accuracy).
 
         Returns:
@@ -108,6 +132,10 @@ class GECO(nn.Module):
             ValueError: If a shape does not fit.
             RuntimeError: In training mode, if the loss or a constraint has no gradient.
         """
+        if len(arguments) == 3:
+            kl, x, reconstruction = arguments
+        else:
+            kl, x, reconstruction, batch = _by_name(arguments, batch)
         multipliers, training = self._multipliers[0], self.training
         check_kl(kl, x, multipliers.table)
         if batch and not torch.compiler.is_compiling():
@@ -116,30 +144,41 @@ class GECO(nn.Module):
         measures, scales, elements = [], [], []
         relative = multipliers.update.relative
         for name, constraint in self._named_modules():
-            value = constraint.quick_mean(x, reconstruction, **batch)
-            if value is None:
-                violation = constraint(x, reconstruction, **batch)
-                value = check_violation(violation, kl, name).mean()
-            if training and not value.requires_grad:
+            measure = constraint.measure(name, kl, x, reconstruction, batch)
+            if training and not measure.value.requires_grad:
                 raise RuntimeError(
                     f"in training mode constraint {name!r} must depend on parameters, but its "
                     f"value has no gradient: call objective.eval() to evaluate, or check that "
                     f"`reconstruction` was not detached"
                 )
-            measures.append(Measure(value))
+            measures.append(measure)
             scales.append(constraint.scale if relative else 1.0)
             known = constraint.elements(x)
             elements.append(math.nan if known is None else known)
-        shared = training and not is_alone(self.process_group)
+        group = self.process_group
         # shared before the weights: all ranks must weigh their gradients alike
-        ranks = (self.process_group,) if shared else None
+        ranks = (group,) if training and not is_alone(group) else None
         seen = multipliers.observe(kl_mean, measures, scales, elements, kl.shape[0], ranks)
         loss = multipliers.weighted(kl_mean, measures, scales, seen)
         if training:
-            pending = self._pending
-            self._pending = [multipliers.joined(pending[0], seen) if pending else seen]
-        self._last = (loss.detach(), kl_mean.detach(), seen, x.shape)
+            self._remember(seen)
+        shape = x.shape if isinstance(x, Tensor) else shape_of(x)
+        self._last = (loss.detach(), kl_mean.detach(), seen, shape)
         return loss
+
+    def _remember(self, seen: Seen) -> None:
+        pending = self._pending
+        self._pending = [self._multipliers[0].joined(pending[0], seen) if pending else seen]
+        if torch.compiler.is_compiling():
+            return  # a count in Python would lead to a compilation each time
+        self._losses += 1
+        if self._losses == FORGOTTEN_AFTER:
+            logger.warning(
+                "%d losses in training mode without objective.step(): the multipliers do not "
+                "move; call it once after each optimizer step, or objective.eval() before an "
+                "evaluation",
+                FORGOTTEN_AFTER,
+            )
 
     def _check_spelling(self, keywords: frozenset[str]) -> None:
         if keywords not in self._spelt:
@@ -150,7 +189,8 @@ class GECO(nn.Module):
         """The ascent of the multipliers: once per optimizer step, after it.
 
         Uses the mean over all examples since the last ascent, of all ranks. Does nothing in
-        evaluation mode.
+        evaluation mode. Where the mean violation of a constraint, or that of the KL, is not
+        finite, the ascent is skipped and counted, and said in the log.
 
         Raises:
             RuntimeError: If there has been no loss in training mode since the last ascent.
@@ -166,39 +206,81 @@ class GECO(nn.Module):
         self._pending = []
         multipliers.ascend(pending[0])
         if not torch.compiler.is_compiling():
-            self._watch.tick(multipliers, self._modules["constraints"])  # type: ignore[arg-type]
+            self._losses = 0
+            for watch in (self._watch, self._skips):
+                watch.tick(multipliers, self)  # type: ignore[arg-type]
+
+    def items(self) -> "ItemsView[str, Constraint]":
+        """The constraint of every multiplier, by a name of the multiplier."""
+        return self._columns.by_label(self._constraints()).items()
+
+    def _look(self) -> None:
+        for watch in (self._watch, self._skips):
+            watch.look(self.multipliers, self)  # type: ignore[arg-type]
 
     @property
     def info(self) -> Info:
         """The state after the last call; see :class:`Info`."""
         m, scales = self.multipliers, self._scales()
         nan = m.table.new_full((), torch.nan)
-        loss, kl, constraint, shape = nan, nan, nan.expand(len(scales)), None
+        loss, kl, constraint, x = nan, nan, nan.expand(len(scales)), None
         if self._last is not None:
             loss, kl, seen, shape = self._last
             constraint = m.in_tensors(seen).observation.violation
-        multiplier, average = m.multiplier(scales), m.moving_average(scales)
-        beta = nan.expand(len(scales))
-        if shape is not None:
-            x = torch.empty(shape, device="meta")
-            beta = torch.stack(
-                [
-                    c.equivalent_beta(multiplier[i], x)
-                    for i, c in enumerate(self._constraints().values())
-                ]
-            )
+            if m.update.relative:
+                constraint = constraint * m.as_tensor(scales)
+            x = torch.empty(shape, device="meta") if isinstance(shape, torch.Size) else shape
+        average, multiplier = m.moving_average(scales), m.multiplier(scales)
+        named_multiplier = self._named("multiplier", multiplier)
         return Info(
             loss=loss.clone(),
             kl=kl.clone(),
-            constraint=self._named(m.in_own_units(constraint, scales)),
-            moving_average=self._named(average),
-            multiplier=self._named(multiplier),
-            relative_multiplier=self._named(m.relative_multiplier(scales)),
-            beta=self._named(beta),
-            feasible=self._named(cast("Tensor", is_feasible(average / m.as_tensor(scales)))),
-            saturated=self._named(m.saturated()),
-            skipped=self._named(m.skipped()),
+            constraint=self._named("constraint", constraint),
+            moving_average=self._named("moving_average", average),
+            multiplier=named_multiplier,
+            relative_multiplier=self._named("relative_multiplier", m.relative_multiplier(scales)),
+            beta=self._betas(named_multiplier, x),
+            feasible=self._named(
+                "feasible", cast("Tensor", is_feasible(average / m.as_tensor(scales)))
+            ),
+            saturated=self._named("saturated", m.saturated()),
+            skipped=self._named("skipped", m.skipped()),
         )
+
+    def _betas(self, multiplier: Named, x: Any) -> Named:
+        named = multiplier if isinstance(multiplier, dict) else {"": multiplier}
+        betas = {
+            name: torch.full_like(one, torch.nan)
+            if self._last is None
+            else constraint.equivalent_beta(one, x).clone()
+            for (name, one), constraint in zip(
+                named.items(), self._constraints().values(), strict=True
+            )
+        }
+        return betas[""] if self._bare else betas
+
+    def relative_violations(self) -> dict[str, Tensor]:
+        """The moving average of each violation in units of its scale, the worst of its groups."""
+        scales = self._scales()
+        relative = self.multipliers.moving_average(scales) / self.multipliers.as_tensor(scales)
+        # groups that were never seen are not violated
+        known = torch.where(relative.isnan(), -torch.inf, relative)
+        worst = {}
+        for name, where in self._columns.slices():
+            single = relative[where]
+            worst[name] = single[0] if len(single) == 1 else known[where].amax()
+        return worst
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers of :attr:`info` under flat names, for any logger.
+
+        `loss` and `kl`; and `NAME/violation`, `NAME/moving_average`, `NAME/multiplier`,
+        `NAME/relative_multiplier`, `NAME/beta`, `NAME/feasible`, `NAME/saturated` and
+        `NAME/skipped` for each constraint, without `NAME/` for one that was given without a
+        name. Of groups their mean, lowest and highest. Reads the device, so call it where you
+        log and not at every step.
+        """
+        return flat_metrics(self.info)
 
     def report(self) -> str:
         r"""One line per constraint: what was asked for, what is reached, the multiplier.
@@ -208,46 +290,39 @@ class GECO(nn.Module):
         `geco_core.saturation` of a constraint that cannot be reached: its multiplier is at the
         upper bound while it is still violated.
         """
-        self._watch.look(self.multipliers, self.constraints)
-        scales = self._scales()
-        average = self.multipliers.moving_average(scales).tolist()
-        multiplier = self.multipliers.multiplier(scales).tolist()
-        saturated = self.multipliers.saturated().tolist()
-        skipped = self.multipliers.skipped().tolist()
-        lines = []
-        for i, (name, constraint) in enumerate(self._named_modules()):
-            feasible = is_feasible(average[i] / scales[i])
-            state = "saturated" if saturated[i] else "feasible" if feasible else "violated"
-            lines.append(
-                f"{name}: {state}, violation {average[i]:.4g} ({average[i] / scales[i]:+.2%} of "
-                f"its scale), multiplier {multiplier[i]:.4g}"
-                + (f", kappa {constraint.kappa:g}" if constraint.kappa is not None else "")
-                + (f", {skipped[i]} ascents skipped" if skipped[i] else "")
+        self._look()
+        text = in_lines(self.multipliers, self._columns, self._constraints(), self._scales())
+        if self._losses >= FORGOTTEN_AFTER:
+            text += (
+                f"\n{self._losses} losses since the last ascent: call step() once after each "
+                f"optimizer step"
             )
-        return "\n".join(lines)
+        return text
 
     def train(self, mode: bool = True) -> "GECO":
         """Sets the mode; before an evaluation, looks for constraints that cannot be reached."""
         if self.training and not mode:
-            self._watch.look(self.multipliers, self.constraints)
+            self._look()
         return super().train(mode)
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> Tensor:
         """What a loaded table must agree with, for `state_dict`."""
-        self._watch.look(self.multipliers, self.constraints)
-        return self._agreement()
+        self._look()
+        return tensor_of(self._agreement())
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing more to do: it has been checked before anything was loaded."""
-        self._pending, self._last = [], None
-        self._watch.forget()
+        self._pending, self._last, self._losses = [], None, 0
+        for watch in (self._watch, self._skips):
+            watch.forget()
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # first of all modules: what does not fit must not be loaded by halves
-        saved = state_dict.get(f"{prefix}_extra_state")
+        # first of all modules: what does not fit must not be loaded in part
+        agreement = self._agreement()
+        saved = facts_of(state_dict.get(f"{prefix}_extra_state"))
         if f"{prefix}_extra_state" in state_dict:
-            for key, value in self._agreement().items():
-                found = saved.get(key) if isinstance(saved, dict) else None
+            for key, value in agreement.items():
+                found = (saved or {}).get(key)
                 # of its rows a saved table need only have those that all rules have
                 fits = found == value if key != "rows" else {*COMMON_ROWS} <= {*(found or ())}
                 if not fits:
@@ -255,10 +330,9 @@ class GECO(nn.Module):
                         f"the state was saved with {key} {found!r}, this objective has "
                         f"{value!r}; build the objective as it was when the state was saved"
                     )
-        key = f"{prefix}multipliers.table"
+        key, rows = f"{prefix}multipliers.table", agreement["rows"]
         table, own = state_dict.get(key), self.multipliers.table
-        rows = self._agreement()["rows"]
-        saved_rows = saved["rows"] if isinstance(saved, dict) else rows
+        saved_rows = rows if saved is None else saved["rows"]
         if table is not None:
             if table.shape != (len(saved_rows), own.shape[1]):
                 raise ValueError(
@@ -281,18 +355,41 @@ class GECO(nn.Module):
 
     def _scales(self) -> list[float]:
         # read anew each time: a tolerance may follow a schedule
-        return [constraint.scale for constraint in self._constraints().values()]
+        return [
+            scale
+            for constraint in self._constraints().values()
+            for scale in [constraint.scale] * constraint.multipliers
+        ]
 
     def _agreement(self) -> dict[str, Any]:
         """What a saved state must have in common with this objective."""
         update = self.multipliers.update
         return {
-            "constraints": list(self._names),
+            "constraints": list(self._columns.counts),
             "update": type(update).__name__,
             "rows": list(update.rows),
         }
 
-    def _named(self, values: Tensor) -> Named:
-        if self._bare:
-            return values[0].clone()
-        return {name: values[i].clone() for i, name in enumerate(self._names)}
+    def _named(self, field: str, values: Tensor) -> Named:
+        constraints = self._constraints()
+        named = {
+            name: constraints[name].as_reported(field, values[where]).clone()
+            for name, where in self._columns.slices()
+        }
+        return next(iter(named.values())) if self._bare else named
+
+
+def _by_name(arguments: tuple[Any, ...], batch: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The loss, the data and the reconstruction, of which some were given by name."""
+    if len(arguments) > 3:
+        raise TypeError(
+            f"the objective takes kl, x and reconstruction by position and all else by name, got "
+            f"{len(arguments)} arguments"
+        )
+    names = ("loss" if "loss" in batch else "kl", "x", "reconstruction")
+    given = list(arguments)
+    for name in names[len(arguments) :]:
+        if name in ("kl", "loss") and name not in batch:
+            raise TypeError("`kl`, the loss of every example, is missing")
+        given.append(batch.pop(name, None))
+    return (*given, batch)

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from geco_core.constraints import PatchCrossCorrelation, ReconstructionError, ToleranceConstraint
+from geco_core.text_state import facts_of
 
 
 def test_a_numpy_number_or_an_integer_is_a_number():
@@ -35,7 +36,7 @@ def test_states_of_something_else_are_refused():
         PatchCrossCorrelation(0.5, 4).load_state_dict(PatchCrossCorrelation(0.5).state_dict())
     with pytest.raises(ValueError, match="must hold kind, kappa, reduction"):
         ReconstructionError(0.1).load_state_dict({"_extra_state": 0.1})
-    broken = {"_extra_state": {**state["_extra_state"], "kappa": float("nan")}}
+    broken = {"_extra_state": {**facts_of(state["_extra_state"]), "kappa": float("nan")}}
     constraint = ReconstructionError(0.1)
     with pytest.raises(ValueError, match="`kappa`"):
         constraint.load_state_dict(broken)
@@ -59,4 +60,4 @@ def test_a_constraint_of_ones_own_needs_a_scale_and_a_forward():
 
     constraint = Sparsity(0.25)
     assert constraint(None, torch.ones(3, 2)).tolist() == [0.75] * 3
-    assert constraint.state_dict()["_extra_state"]["kind"] == "Sparsity"
+    assert facts_of(constraint.state_dict()["_extra_state"])["kind"] == "Sparsity"

@@ -10,8 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from geco_core import GECO, MultiplierUpdate, PaperUpdate, RobustUpdate
+from geco_core.constraints.base import Measure
 from geco_core.multipliers import Multipliers, Observation
-from geco_core.multipliers.observed import Measure, Seen
+from geco_core.multipliers.observed import Seen
 
 ELEMENTS = [12.0, math.nan]
 

@@ -13,6 +13,7 @@ from geco_theory.linalg import covariance_eigenvalues
 from geco_theory.linear_vae import LinearVAEOptimum, linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.rate_distortion import rate_distortion_curve
+from geco_theory.validation import unmasked
 
 __all__ = ["advise"]
 
@@ -73,6 +74,7 @@ def advise(
         >>> float(table.explained_variance[0]), int(table.active_dimensions[0])
         (0.5, 1)
     """
+    unmasked(X, "X")
     data = np.asarray(check_array(X, dtype=np.float64, ensure_min_samples=2, input_name="X"))
     features = data.shape[1]
     spectrum = covariance_eigenvalues(data)

@@ -23,6 +23,8 @@ from geco_theory.validation import whole_number
 Report = Callable[[Solution], None]
 _MOST_REVISIONS = 4  # of each temperature
 _DEFAULT_NUMBER = 40
+_COLDEST = 1e-200  # in units of the total variance
+_MANY = 0.5  # of the samples: values from which on heating begins at the other end
 _LOWEST = 1 / 30  # of the stability temperature
 _ABOVE_TOP = 1.05  # times the top transition
 SAMPLED = "from a sample of the data: a lower estimate of ln S, not a bound on the error of F"
@@ -81,7 +83,7 @@ class Solver:
 def follow(
     solver: Solver,
     temperatures: Array,
-    direction: Literal["heating", "cooling"],
+    direction: Literal["heating", "cooling", "both ends"],
     max_clusters: int | None,
     n_jobs: int | None,
     report: Report,
@@ -92,17 +94,22 @@ def follow(
     Args:
         solver: How one temperature is solved.
         temperatures: (t,) in standard units, ascending.
-        direction: The order. Free masses have the same answer either way.
+        direction: The order. Free masses have the same answer either way. `both ends`: cooling
+            until there are more values than half of the samples, then heating from the lowest
+            temperature, where one value per sample is nearly the answer.
         max_clusters: Cooling stops below the temperature where this number is exceeded.
         n_jobs: Stretches of temperatures solved at a time, or where the number of clusters ends
             the path, threads within one temperature (free masses only).
         report: Called with every solution.
         revise: Called with solutions that replace others, see `lowered`.
     """
-    order = temperatures if direction == "heating" else temperatures[::-1]
-    start = solver.all_data() if direction == "heating" else solver.one_value()
     solved: list[Solution] = []
     jobs = effective_n_jobs(n_jobs) if solver.masses == "free" else 1
+    if direction == "both ends" and jobs > 1:
+        direction = "heating"  # stretches need no order
+    order = temperatures if direction == "heating" else temperatures[::-1]
+    start = solver.all_data() if direction == "heating" else solver.one_value()
+    many = _MANY * len(solver.data.rows) if direction == "both ends" else np.inf
     if jobs > 1 and len(order) > 1 and max_clusters is None:
         # more stretches than workers: the temperatures in the middle cost the most
         stretches = np.array_split(order, min(3 * jobs, len(order)))
@@ -115,13 +122,16 @@ def follow(
                 report(solution)
     else:
         solver = replace(solver, workers=jobs)
-        for temperature in order:
-            solution = solver.solve(float(temperature), start)
+        left = list(order)
+        while left:
+            solution = solver.solve(float(left.pop(0)), start)
             start = solution.mixture
             solved.append(solution)
             report(solution)
             if max_clusters is not None and start.size > max_clusters:
                 break
+            if start.size > many:
+                left, start, many = left[::-1], solver.all_data(), np.inf
     if solver.masses == "free":
         for solution in lowered(solver, solved):
             revise(solution)
@@ -156,13 +166,16 @@ def lowered(solver: Solver, solutions: list[Solution]) -> Iterator[Solution]:
         yield better
 
 
-def temperature_grid(wanted: int | ArrayLike | None, stability: float, top: float) -> Array:
+def temperature_grid(
+    wanted: int | ArrayLike | None, stability: float, top: float, unit: float = 1.0
+) -> Array:
     """The temperatures to solve, ascending.
 
     Args:
         wanted: Strictly monotone positive temperatures, or how many, or None.
         stability: The stability temperature of the one-value solution.
         top: The temperature of the top transition.
+        unit: The total variance, beside which temperatures must not vanish.
 
     Raises:
         ValueError: If `wanted` is neither.
@@ -184,7 +197,13 @@ def temperature_grid(wanted: int | ArrayLike | None, stability: float, top: floa
             "`temperatures` must be strictly ascending or strictly descending: sort them and drop "
             "repeated ones."
         )
-    return np.sort(grid)
+    grid = np.sort(grid)
+    if not (grid[0] / unit > _COLDEST and grid[-1] / unit < 1.0 / _COLDEST):
+        raise ValueError(
+            f"`temperatures` must lie between {_COLDEST:g} and {1.0 / _COLDEST:g} times the total "
+            f"variance, got {grid[0]:.3g} to {grid[-1]:.3g} for a variance of {unit:.3g}."
+        )
+    return grid
 
 
 def longest_plateau(path: xr.Dataset) -> float:

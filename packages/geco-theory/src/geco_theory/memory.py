@@ -17,13 +17,20 @@ def available_memory() -> float:
     return max(0.5 * free, 0.25 * total)
 
 
-def require_memory(needed: float, what: str, limit: float | None = None) -> None:
+def require_memory(
+    needed: float,
+    what: str,
+    limit: float | None = None,
+    *,
+    advice: str = "take fewer cells along each coordinate or fewer features.",
+) -> None:
     """Refuse what would not fit.
 
     Args:
         needed: bytes that would be taken.
         what: the words that name it in the message.
         limit: bytes that may be taken; by default `available_memory()`.
+        advice: what to do about it.
 
     Raises:
         ValueError: `needed` is more than that.
@@ -32,5 +39,5 @@ def require_memory(needed: float, what: str, limit: float | None = None) -> None
     if needed > allowed:
         raise ValueError(
             f"{what} would need {needed / 2**30:.3g} GiB, more than the {allowed / 2**30:.3g} GiB "
-            "that may be used; take fewer cells along each coordinate or fewer features."
+            f"that may be used; {advice}"
         )

@@ -10,7 +10,7 @@ import sklearn
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from geco_theory._typing import Array
 from geco_theory.continuation import (
@@ -20,7 +20,7 @@ from geco_theory.continuation import (
     path_dataset,
     temperature_grid,
 )
-from geco_theory.free_energy.blahut_arimoto import log_joint
+from geco_theory.free_energy.blahut_arimoto import most_probable
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
 from geco_theory.free_energy.solution import Solution
@@ -37,11 +37,10 @@ from geco_theory.transitions.table import (
     top_transitions,
     transitions_dataset,
 )
-from geco_theory.validation import positive, whole_number
+from geco_theory.validation import positive, unmasked, whole_number
 
 _SEEN = ("n_features_in_", "feature_names_in_")  # set by the checks of X themselves
 _ALL_CLUSTERS = 3000  # data points up to which the path goes down to one value per point
-_COLDEST = 1e-200  # in units of the total variance
 _DEFAULT_CLUSTERS = 500
 
 
@@ -61,8 +60,9 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             space evenly in their logarithm between 1/30 of the stability temperature and just
             above the top transition; None means 40.
         direction: `"heating"`, `"cooling"`, or `"both"` (equal masses: the cooling branch then
-            goes to `cooling_path_`). `"auto"`: heating, except for free masses with more than
-            3,000 different samples. Free masses have the same answer either way.
+            goes to `cooling_path_`). `"auto"`: equal masses: heating. Free masses, which have the
+            same answer either way: cooling from the top; up to 3,000 different samples, once there
+            are more values than half of them, heating from the lowest temperature.
         tolerance: Free masses: the certificate ln S that every temperature must reach. F is then
             within T ln S of the optimum; for RE, KL and the number of clusters ask 1e-9.
         n_transitions: How many transitions below the top one are located, from the top.
@@ -133,7 +133,7 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         self.working_memory = working_memory
         self.progress = progress
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Solve every temperature and locate transitions.
 
         An interruption leaves in the attributes what was solved, and is raised again. Data in
@@ -143,16 +143,20 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         Args:
             X: (n_samples, n_features) data.
             y: Ignored.
+            sample_weight: (n_samples,) non-negative weights of the samples in F, RE and KL, as if
+                a sample came that often; whole numbers for equal masses.
 
         Raises:
-            ValueError: If `X` has fewer than two samples, NaN or infinite values or zero
-                variance, or a parameter is out of range.
+            ValueError: If `X` has fewer than two samples, NaN, infinite or masked values or zero
+                variance, a parameter is out of range, or weights are negative or all zero.
             TypeError: If `X` is sparse, or a parameter has the wrong type.
         """
         self._check_parameters()
+        unmasked(X, "X")
         samples: Array = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        weights = self._weights(samples, sample_weight)
         self._forget()
-        data = StandardData.from_samples(samples)
+        data = StandardData.from_samples(samples, weights)
         self._data = data
         memory = sklearn.get_config()["working_memory"]
         self._solver = Solver(
@@ -168,14 +172,20 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         self._solutions: dict[float, Solution] = {}
         self._found = top_transitions(data, limit, births=self.masses == "free")
         top = limit.temperature * unit
-        grid = temperature_grid(self.temperatures, self.stability_temperature_, top)
+        grid = temperature_grid(self.temperatures, self.stability_temperature_, top, unit)
         try:
             self._follow(grid)
             self._locate(limit)
         finally:
             if self._solutions:
-                self._finish()
+                self._finish(samples if weights is not None else None)
         return self
+
+    def fit_predict(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> NDArray[np.int64]:
+        """Fit, and return `labels_`: the decoder value of each sample at `temperature_`."""
+        return self.fit(X, y, sample_weight).labels_
 
     def predict(self, X: ArrayLike, temperature: float | None = None) -> NDArray[np.int64]:
         """The most probable decoder value of each sample.
@@ -192,6 +202,7 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
                 positive.
         """
         check_is_fitted(self, "path_")
+        unmasked(X, "X")
         samples: Array = validate_data(self, X, dtype=np.float64, reset=False)
         chosen = self.temperature_ if temperature is None else temperature
         return self._labels(self._data.to_standard(samples), chosen)
@@ -237,6 +248,19 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
         if self.working_memory is not None:
             positive(self.working_memory, "working_memory")
 
+    def _weights(self, samples: Array, given: ArrayLike | None) -> Array | None:
+        if given is None:
+            return None
+        weights = _check_sample_weight(given, samples, dtype=np.float64, ensure_non_negative=True)
+        if not weights.sum() > 0.0:
+            raise ValueError("`sample_weight` must be positive somewhere, got zeros only.")
+        if self.masses == "equal" and not np.array_equal(weights, np.rint(weights)):
+            raise ValueError(
+                "`sample_weight` must be whole numbers with `masses='equal'`: a sample has one "
+                "tile for each time that it comes."
+            )
+        return np.asarray(weights)
+
     def _forget(self) -> None:
         """Nothing of an earlier fit stays: it could pass for a result of this one."""
         for name in list(vars(self)):
@@ -244,26 +268,22 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             if of_fit and not name.startswith("__") and name not in _SEEN:
                 delattr(self, name)
 
-    def _directions(self) -> tuple[Literal["heating", "cooling"], ...]:
+    def _directions(self) -> tuple[Literal["heating", "cooling", "both ends"], ...]:
         """The branches to follow; the first one is `path_`."""
         if self.direction == "both":
             return ("heating", "cooling")
         if self.direction == "heating" or self.direction == "cooling":
             return (self.direction,)
-        small = self.masses == "equal" or len(self._data.rows) <= _ALL_CLUSTERS
-        return ("heating",) if small and self.max_clusters is None else ("cooling",)
+        if self.masses == "equal":
+            return ("heating",)
+        small = len(self._data.rows) <= _ALL_CLUSTERS
+        return ("both ends",) if small and self.max_clusters is None else ("cooling",)
 
     def _follow(self, grid: Array) -> None:
         """Solve the grid along the branches asked for."""
         directions = self._directions()
         total = len(grid) * len(directions)
         scaled = grid / self._data.temperature_unit
-        if not (scaled[0] > _COLDEST and scaled[-1] < 1.0 / _COLDEST):
-            raise ValueError(
-                f"`temperatures` must lie between {_COLDEST:g} and {1.0 / _COLDEST:g} times the "
-                f"total variance, got {grid[0]:.3g} to {grid[-1]:.3g} for a variance of "
-                f"{self._data.temperature_unit:.3g}."
-            )
         users = dict(zip(scaled.tolist(), grid.tolist(), strict=True))
         done = itertools.count(1)
 
@@ -312,8 +332,8 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
                 located += len(merges)
                 self._report("transitions", located, number, low)
 
-    def _finish(self) -> None:
-        """The fitted attributes from what was solved and located."""
+    def _finish(self, samples: Array | None) -> None:
+        """The fitted attributes from what was solved and located; weighted samples anew."""
         unit = self._data.temperature_unit
         self.path_: xr.Dataset = path_dataset(self._solutions, unit)
         kinds = {BIRTH} if self.masses == "free" else {MERGE}
@@ -334,18 +354,15 @@ class PhaseTransitions(BaseEstimator):  # type: ignore[misc]
             self.detected_temperatures_, inside, temperature
         )
         self.temperature_ = longest_plateau(self.path_)
-        labels = self._labels(self._data.rows, self.temperature_)[self._data.inverse]
+        if samples is None:
+            labels = self._labels(self._data.rows, self.temperature_)[self._data.inverse]
+        else:  # some may have no weight, and so no row of their own
+            labels = self._labels(self._data.to_standard(samples), self.temperature_)
         self.labels_: NDArray[np.int64] = np.unique(labels, return_inverse=True)[1].reshape(-1)
 
     def _labels(self, rows: Array, temperature: float) -> NDArray[np.int64]:
-        mixture = self._at(temperature).mixture
         scaled = temperature / self._data.temperature_unit
-        block = max(1, 2**22 // mixture.size)
-        parts = [
-            log_joint(rows[begin : begin + block], mixture, scaled).argmax(axis=1)
-            for begin in range(0, len(rows), block)
-        ]
-        return np.concatenate(parts).astype(np.int64)
+        return most_probable(rows, self._at(temperature).mixture, scaled)
 
     def _at(self, temperature: float) -> Solution:
         check_is_fitted(self, "_solutions")

@@ -28,7 +28,7 @@ from geco_theory._typing import Array
 from geco_theory.linalg import squared_distances
 from geco_theory.memory import require_memory
 from geco_theory.phase_transitions import PhaseTransitions
-from geco_theory.validation import whole_number
+from geco_theory.validation import unmasked, whole_number
 
 __all__ = ["compare_spectral_clustering"]
 
@@ -88,6 +88,7 @@ def compare_spectral_clustering(
         ValueError: unusable data, labels of another length, fewer than 2 clusters asked for, or
             an affinity that would not fit in memory.
     """
+    unmasked(X, "X")
     data = np.asarray(check_array(X, dtype=np.float64, ensure_min_samples=3, input_name="X"))
     n = data.shape[0]
     most = whole_number(max_clusters, "max_clusters", least=2)

@@ -3,7 +3,9 @@
 import math
 from numbers import Integral, Real
 
-__all__ = ["positive", "whole_number"]
+import numpy as np
+
+__all__ = ["positive", "unmasked", "whole_number"]
 
 
 def positive(value: object, name: str) -> float:
@@ -34,3 +36,17 @@ def whole_number(value: object, name: str, *, least: int) -> int:
     if number < least:
         raise ValueError(f"`{name}` must be at least {least}, got {number}.")
     return number
+
+
+def unmasked(values: object, name: str) -> None:
+    """Refuse masked values: numpy would drop the mask and use what lies behind it.
+
+    Raises:
+        ValueError: `values` is a masked array with something masked.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        number = int(np.ma.getmaskarray(values).sum())
+        raise ValueError(
+            f"`{name}` must have no masked values, got {number}: drop those samples, or fill them "
+            "with numpy.ma.filled."
+        )

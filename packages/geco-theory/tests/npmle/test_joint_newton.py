@@ -106,3 +106,22 @@ def test_along_and_against_are_transposes(standard_digits: StandardData) -> None
     left = y @ along(standard_digits.rows, mixture, q, move)
     right = np.sum(move * against(standard_digits.rows, mixture, q, y))
     assert left == pytest.approx(right, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.3])
+def test_both_factorisations_are_of_one_system(
+    standard_blobs: StandardData, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    mixture = Mixture(standard_blobs.rows[:9], rng.dirichlet(np.ones(9)))
+    q = responsibilities(standard_blobs.rows, mixture, temperature)[0]
+    columns = rng.normal(size=(len(standard_blobs.rows), 4))
+    found = []
+    for share in (0.5, -1.0):
+        monkeypatch.setattr(curvature_module, "_PRIMAL", share)
+        part = curvature(standard_blobs, mixture, temperature, q, 0.02)
+        assert (part.features is not None) is (share > 0)
+        found.append((part.solve(columns[:, 0]), part.quadratic(columns.copy())))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=2e-5)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4, atol=2e-4)
+    assert np.linalg.eigvalsh(found[0][1]).min() > 0

@@ -9,21 +9,35 @@ example, in words.
 
 import difflib
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor, nn
+
+from geco_core.validation import check_batch, check_violation, positive
 
 __all__ = [
     "BARE",
     "CallableConstraint",
     "Constraint",
     "Constraints",
+    "Measure",
     "as_constraint",
     "check_keywords",
     "named_constraints",
 ]
+
+
+class Measure(NamedTuple):
+    """What a constraint says of a batch: a scalar, or one value for each of its multipliers."""
+
+    value: Tensor
+    """The mean violation, with its gradient; 0 where there is no example."""
+    examples: Tensor | None = None
+    """The weight of the examples that the mean is over; None where all count."""
+    share: Tensor | None = None
+    """Their share of the batch in the loss; None for 1."""
 
 
 class Constraint(nn.Module):
@@ -38,8 +52,11 @@ class Constraint(nn.Module):
     reduction: str = "as the constraint returns it"
 
     #: The keywords of the batch that it takes, None where that is not known: a keyword which is
-    #: nearly one of them is then refused as a slip of the pen.
+    #: nearly one of them is then refused as a misspelling.
     keywords: frozenset[str] | None = None
+
+    #: How many multipliers it has.
+    multipliers: int = 1
 
     def __init__(self, kappa: float | None = None) -> None:
         super().__init__()
@@ -50,12 +67,12 @@ class Constraint(nn.Module):
         r"""The positive unit :math:`s` of the relative violation :math:`C / s`."""
         return 1.0
 
-    def forward(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
+    def forward(self, x: Any, reconstruction: Any, **batch: Any) -> Tensor:
         r"""Computes the violations.
 
         Args:
-            x: The data, :math:`(B, *)`.
-            reconstruction: The decoder's output, :math:`(B, *)`.
+            x: The data: a tensor :math:`(B, *)`, or whatever the constraint looks at.
+            reconstruction: The decoder's output, likewise.
             batch: Whatever else the constraint needs (labels, masks); constraints take what
                 they know and ignore the rest.
 
@@ -64,7 +81,7 @@ class Constraint(nn.Module):
         """
         raise NotImplementedError
 
-    def quick_mean(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor | None:
+    def quick_mean(self, x: Any, reconstruction: Any, **batch: Any) -> Tensor | None:
         """The mean violation of a batch, where that is cheaper than one value per example.
 
         Args:
@@ -78,7 +95,70 @@ class Constraint(nn.Module):
         """
         return None
 
-    def elements(self, x: Tensor) -> float | None:
+    def example_weights(self, x: Any, reconstruction: Any, **batch: Any) -> Tensor | None:
+        r"""How much each example counts in the mean over the batch.
+
+        Args:
+            x: The data, as for :meth:`forward`.
+            reconstruction: The decoder's output.
+            batch: Whatever else the constraint needs.
+
+        Returns:
+            Non-negative weights :math:`(B,)`, 0 for an example that holds no data; or None, as
+            here, where all count alike.
+        """
+        return None
+
+    def evaluate(self, x: Any, reconstruction: Any, **batch: Any) -> tuple[Tensor, Tensor | None]:
+        """The violations and :meth:`example_weights`, for constraints that find both in one go.
+
+        Args:
+            x: The data, as for :meth:`forward`.
+            reconstruction: The decoder's output.
+            batch: Whatever else the constraint needs.
+        """
+        violation = self(x, reconstruction, **batch)
+        return violation, self.example_weights(x, reconstruction, **batch)
+
+    def measure(
+        self, name: str, kl: Tensor, x: Any, reconstruction: Any, batch: Mapping[str, Any]
+    ) -> Measure:
+        """The mean violation of a batch, over the examples that count.
+
+        Args:
+            name: Its name in the objective, for errors.
+            kl: The main loss of every example, :math:`(B,)`.
+            x: The data, as for :meth:`forward`.
+            reconstruction: The decoder's output.
+            batch: Whatever else the constraint needs.
+        """
+        value = self.quick_mean(x, reconstruction, **batch)
+        if value is not None:
+            check_batch(kl, x)
+            return Measure(value)
+        violation, weights = self.evaluate(x, reconstruction, **batch)
+        violation = check_violation(violation, kl, x, name)
+        if weights is None:
+            return Measure(violation.mean())
+        weights = weights.detach().to(violation.dtype)
+        total = weights.sum()
+        # not only the weight: 0 times NaN is NaN, in the gradient too
+        seen = torch.where(weights > 0, violation, 0.0) * weights
+        return Measure(seen.sum() / torch.where(total > 0, total, 1.0), total)
+
+    def as_reported(self, field: str, values: Tensor) -> Tensor:
+        """A field of the objective's info, given its values for each of the multipliers.
+
+        Args:
+            field: The name of the field.
+            values: One value per multiplier.
+
+        Returns:
+            The value itself where there is one multiplier, else all of them.
+        """
+        return values[0] if self.multipliers == 1 else values
+
+    def elements(self, x: Any) -> float | None:
         """How many elements of an example the violation is a mean over, None where unknown.
 
         Args:
@@ -86,12 +166,12 @@ class Constraint(nn.Module):
         """
         return None
 
-    def equivalent_beta(self, multiplier: Tensor, x: Tensor) -> Tensor:
+    def equivalent_beta(self, multiplier: Tensor, x: Any) -> Tensor:
         r"""The weight of the KL when the constraint's loss has weight 1.
 
         Args:
-            multiplier: The multiplier :math:`\lambda` of this constraint, a scalar.
-            x: A batch of data, for its shape.
+            multiplier: The multiplier :math:`\lambda` of this constraint.
+            x: A batch of data as tensors of the device "meta", for its shape.
 
         Returns:
             :math:`1 / \lambda`; subclasses whose constraint is a Gaussian likelihood in disguise
@@ -127,11 +207,9 @@ class CallableConstraint(Constraint):
                 f"`function` must be callable as (x, reconstruction, **batch), "
                 f"got {type(function).__name__}"
             )
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"`scale` must be positive and finite, got {scale}")
         self.function = function
         self.reduction = reduction
-        self._scale = float(scale)
+        self._scale = positive("scale", scale)
         self.keywords = _accepted_keywords(function)
 
     @property
@@ -139,7 +217,7 @@ class CallableConstraint(Constraint):
         """The unit that was given."""
         return self._scale
 
-    def forward(self, x: Tensor, reconstruction: Tensor, **batch: Any) -> Tensor:
+    def forward(self, x: Any, reconstruction: Any, **batch: Any) -> Tensor:
         """Calls the function with the keywords that it accepts."""
         if self.keywords is not None:
             batch = {key: value for key, value in batch.items() if key in self.keywords}

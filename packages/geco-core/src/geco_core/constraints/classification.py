@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from geco_core.constraints.frozen import check_differentiable, frozen, in_its_dtype, outputs_of
+from geco_core.constraints.frozen import check_differentiable, frozen, outputs_of
 from geco_core.constraints.reductions import mean_per_example
 from geco_core.constraints.tolerance import ToleranceConstraint
 from geco_core.precision import accumulation_dtype
-from geco_core.validation import check_images
+from geco_core.validation import check_images, check_number, whole
 
 __all__ = ["ClassificationAccuracy"]
 
@@ -42,9 +42,11 @@ class ClassificationAccuracy(ToleranceConstraint):
             Nothing above what the classifier reaches on the data itself can be asked for.
         classifier: :math:`c`. Of a module a frozen copy in evaluation mode is kept (dropout
             off, batch normalisation with its running statistics, no gradients); the module that
-            was passed is not changed. Images are converted to the dtype of its parameters. A
-            method of a module is treated alike. Any other callable is used as it is; freezing
-            what it calls is up to the caller. It takes reconstructions :math:`(B, *)` and
+            was passed is not changed. The copy is shared by all constraints that were given the
+            same network, and is no part of their parameters and state. Images are converted to
+            the dtype of its parameters. A method of a module is treated alike. Any other
+            callable is used as it is; freezing what it calls is up to the caller. It takes
+            reconstructions :math:`(B, *)` and
             returns :math:`(B, K)` for :math:`K \ge 2` classes, or :math:`(B, K, *)` for a class
             at each location, which are averaged.
         outputs: What the classifier returns: "logits", before a softmax over the classes, or
@@ -71,27 +73,21 @@ class ClassificationAccuracy(ToleranceConstraint):
         *,
         outputs: Literal["logits", "probabilities"] = "logits",
         gradient_floor: float = 0.05,
+        ignore_index: int = -100,
+        in_state: bool = False,
     ) -> None:
         super().__init__(kappa)
         if outputs not in ("logits", "probabilities"):
             raise ValueError(f"`outputs` must be 'logits' or 'probabilities', got {outputs!r}")
-        if not 0 <= gradient_floor < 1:
-            raise ValueError(f"`gradient_floor` must be in [0, 1), got {gradient_floor}")
         self.outputs = outputs
-        self.gradient_floor = float(gradient_floor)
-        self.classifier = frozen(classifier, "classifier")
+        self.gradient_floor = check_number("gradient_floor", gradient_floor, 0.0, 1.0)
+        self.ignore_index = whole("ignore_index", ignore_index, least=-(2**63))
+        self.classifier = frozen(classifier, "classifier", in_state=in_state)
 
     @property
     def scale(self) -> float:
         r"""The error that is allowed, :math:`1 - \kappa`."""
         return 1 - self.kappa
-
-    def train(self, mode: bool = True) -> "ClassificationAccuracy":
-        """Sets the mode of the constraint; its classifier stays in evaluation mode."""
-        super().train(mode)
-        if isinstance(self.classifier, nn.Module):
-            self.classifier.eval()
-        return self
 
     def forward(
         self, x: Tensor, reconstruction: Tensor, *, labels: Tensor | None = None, **batch: Any
@@ -102,8 +98,10 @@ class ClassificationAccuracy(ToleranceConstraint):
             x: The data, :math:`(B, *)`, floating-point.
             reconstruction: The decoder's output, of the same shape.
             labels: The classes, integers :math:`(B,)` from 0 to :math:`K - 1`, or one-hot (or
-                soft) labels :math:`(B, K)`. Integers out of range are an error on a CPU; on a
-                GPU they stop the kernel, as in every loss of torch, since checking them would
+                soft) labels :math:`(B, K)`. Examples with the label `ignore_index`, or with
+                one-hot labels that are all 0, have none and are left out. Integers out of range
+                are an error on a CPU; on a GPU they stop the kernel, as in every loss of torch,
+                since checking them would
                 make the host wait.
             batch: Ignored.
 
@@ -116,13 +114,32 @@ class ClassificationAccuracy(ToleranceConstraint):
                 described.
             RuntimeError: If `classifier` stops the gradient.
         """
+        right, known = self._right(x, reconstruction, labels)
+        return mean_per_example(1 - right, known) - self.scale
+
+    def evaluate(
+        self, x: Tensor, reconstruction: Tensor, *, labels: Tensor | None = None, **batch: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        """The violations, and weights of 0 for examples without a label."""
+        if self._forward_hooks or type(self).forward is not ClassificationAccuracy.forward:
+            violation: Tensor = self(x, reconstruction, labels=labels, **batch)
+            _, known = self._right(x, reconstruction, labels)
+        else:
+            right, known = self._right(x, reconstruction, labels)
+            violation = mean_per_example(1 - right, known) - self.scale
+        return violation, known.flatten(1).amax(1) if known.ndim > 1 else known
+
+    def _right(
+        self, x: Tensor, reconstruction: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The probability of the right class, and 1 where there is a label, else 0."""
         check_images(x, reconstruction)
         if labels is None:
             raise ValueError(
                 "`labels` is missing; pass the classes by keyword, "
                 "objective(kl, x, reconstruction, labels=labels)"
             )
-        raw = self.classifier(in_its_dtype(self.classifier, reconstruction))
+        raw = self.classifier(reconstruction)
         (scores, *others) = outputs_of(raw, x.shape[0], "classifier")
         if others or scores.ndim < 2 or scores.shape[1] < 2:
             raise ValueError(
@@ -131,8 +148,7 @@ class ClassificationAccuracy(ToleranceConstraint):
             )
         check_differentiable(reconstruction, (scores,), "classifier")
         scores = scores.to(accumulation_dtype(scores))
-        right = _probability_of(labels, self._probabilities(scores))
-        return mean_per_example(1 - right) - self.scale
+        return _probability_of(labels, self._probabilities(scores), self.ignore_index)
 
     def _probabilities(self, scores: Tensor) -> Tensor:
         """The class probabilities, with the gradient that does not vanish."""
@@ -151,12 +167,16 @@ class ClassificationAccuracy(ToleranceConstraint):
         return values + factor * (scores - values)
 
 
-def _probability_of(labels: Tensor, probabilities: Tensor) -> Tensor:
-    """The probability of the labelled class: (batch, classes, *) becomes (batch, *)."""
+def _probability_of(
+    labels: Tensor, probabilities: Tensor, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """The probability of the labelled class, and where there is one: (batch, *) both."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"`labels` must be a torch.Tensor, got {type(labels).__name__}")
+    dtype = probabilities.dtype
     if labels.shape == probabilities.shape:  # one-hot or soft
-        return (labels.to(probabilities.dtype) * probabilities).sum(1)
+        known = (labels != 0).any(1).to(dtype)
+        return (labels.to(dtype) * probabilities).sum(1), known
     classes = probabilities.shape[1]
     if labels.shape != probabilities.shape[:1] + probabilities.shape[2:]:
         raise ValueError(
@@ -168,15 +188,16 @@ def _probability_of(labels: Tensor, probabilities: Tensor) -> Tensor:
             f"`labels` of shape {tuple(labels.shape)} must be integers, got {labels.dtype}; "
             f"one-hot labels have a second axis of {classes} classes"
         )
-    index = labels.long().unsqueeze(1)
+    labelled = labels != ignore_index
+    index = torch.where(labelled, labels, 0).long().unsqueeze(1)
     if torch.compiler.is_compiling():
-        return probabilities.gather(1, index).squeeze(1)
+        return probabilities.gather(1, index).squeeze(1), labelled.to(dtype)
     try:
-        return probabilities.gather(1, index).squeeze(1)
+        return probabilities.gather(1, index).squeeze(1), labelled.to(dtype)
     except (IndexError, RuntimeError) as error:
         if "out of bounds" not in str(error):
             raise
         raise ValueError(
-            f"`labels` must be from 0 to {classes - 1} for a classifier of {classes} classes: "
-            f"{str(error).splitlines()[0]}"
+            f"`labels` must be from 0 to {classes - 1} for a classifier of {classes} classes, or "
+            f"{ignore_index} where there is no label: {str(error).splitlines()[0]}"
         ) from error

@@ -25,10 +25,14 @@ import torch
 from torch import Tensor
 
 from geco_core.constraints.patches import box_mean, check_patches, patch_shape, rounding_floor
-from geco_core.constraints.reductions import element_weights, mean_per_example
+from geco_core.constraints.reductions import (
+    element_weights,
+    mean_per_example,
+    observed_examples,
+)
 from geco_core.constraints.tolerance import ToleranceConstraint
 from geco_core.precision import accumulation_dtype
-from geco_core.validation import check_images, positive_eps
+from geco_core.validation import check_images, positive
 
 __all__ = ["PatchCrossCorrelation"]
 
@@ -91,7 +95,7 @@ class PatchCrossCorrelation(ToleranceConstraint):
                 f"contrast, got {patch_size!r}"
             )
         self.per_channel = bool(per_channel)
-        self.eps = positive_eps(eps)
+        self.eps = positive("eps", eps)
         self.reduction = (
             f"mean over patches of {self.patch_size} at stride {self.stride}, "
             f"{'each channel by itself' if self.per_channel else 'all channels together'}"
@@ -159,6 +163,12 @@ class PatchCrossCorrelation(ToleranceConstraint):
             if fraction is not None:
                 fraction = fraction.reshape(missing.shape)
         return mean_per_example(missing, fraction) - self.scale
+
+    def example_weights(
+        self, x: Tensor, reconstruction: Tensor, *, mask: Tensor | None = None, **batch: Any
+    ) -> Tensor | None:
+        """0 for examples of which nothing was observed."""
+        return observed_examples(x, mask)
 
     def _flat_variance(self, second_moment: Tensor) -> Tensor:
         return self.eps**2 + rounding_floor(second_moment)

@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geco_core.constraints.frozen import check_differentiable, frozen, in_its_dtype, outputs_of
+from geco_core.constraints.frozen import check_differentiable, frozen, outputs_of
 from geco_core.constraints.patches import box_mean, check_patches, patch_shape, rounding_floor
-from geco_core.constraints.reductions import element_weights, mean_per_example
+from geco_core.constraints.reductions import (
+    element_weights,
+    mean_per_example,
+    observed_examples,
+)
 from geco_core.constraints.tolerance import ToleranceConstraint
 from geco_core.precision import accumulation_dtype
-from geco_core.validation import check_images, positive_eps
+from geco_core.validation import check_images, positive
 
 __all__ = ["FeatureReconstructionError", "LocalMoments"]
 
@@ -47,7 +51,7 @@ class LocalMoments(nn.Module):
         super().__init__()
         self.size = patch_shape(size, "size")
         self.stride = patch_shape(stride, "stride")
-        self.eps = positive_eps(eps)
+        self.eps = positive("eps", eps)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""Computes the moments.
@@ -91,11 +95,15 @@ class FeatureReconstructionError(ToleranceConstraint):
             features.
         features: :math:`f`. Of a module a frozen copy in evaluation mode is kept (dropout off,
             batch normalisation with its running statistics, no gradients); the module that was
-            passed is not changed. Images are converted to the dtype of its parameters. A
-            method of a module is treated alike. Any other callable is used as it is; freezing
+            passed is not changed. The copy is shared by all constraints that were given the
+            same network, and is no part of their parameters and state. Images are converted to
+            the dtype of its parameters. A method of a module is treated alike.
+            :class:`~geco_core.NetworkFeatures` takes layers of a network by name and normalises
+            the images. Any other callable is used as it is; freezing
             what it calls is up to the caller. It takes images :math:`(B, *)` and returns
             floating-point tensors :math:`(B, *)`, one or several in a tuple, list or mapping.
             `LocalMoments` needs no network.
+        in_state: Whether the weights of a module belong to the `state_dict`.
 
     Raises:
         TypeError: If `kappa` is no number or `features` cannot be called.
@@ -113,21 +121,16 @@ class FeatureReconstructionError(ToleranceConstraint):
     reduction = "mean over the elements of each feature tensor, then over the tensors"
     keywords = frozenset({"mask"})
 
-    def __init__(self, kappa: float, features: Callable[[Tensor], Any]) -> None:
+    def __init__(
+        self, kappa: float, features: Callable[[Tensor], Any], *, in_state: bool = False
+    ) -> None:
         super().__init__(kappa)
-        self.features = frozen(features, "features")
+        self.features = frozen(features, "features", in_state=in_state)
 
     @property
     def scale(self) -> float:
         r"""The allowed mean squared error of the features, :math:`\kappa^2`."""
         return self.kappa**2
-
-    def train(self, mode: bool = True) -> "FeatureReconstructionError":
-        """Sets the mode of the constraint; its features stay in evaluation mode."""
-        super().train(mode)
-        if isinstance(self.features, nn.Module):
-            self.features.eval()
-        return self
 
     def forward(
         self, x: Tensor, reconstruction: Tensor, *, mask: Tensor | None = None, **batch: Any
@@ -152,8 +155,9 @@ class FeatureReconstructionError(ToleranceConstraint):
             RuntimeError: If `features` stops the gradient.
         """
         check_images(x, reconstruction)
-        if element_weights(x, mask, None, torch.float32) is not None:
-            x = torch.where(mask, x, reconstruction.detach().to(x.dtype))  # type: ignore[arg-type]
+        observed = element_weights(x, mask, None, torch.float32)
+        if observed is not None:
+            x = torch.where(observed > 0, x, reconstruction.detach().to(x.dtype))
         with torch.no_grad():
             targets = self._features_of(x.detach())
         outputs = self._features_of(reconstruction)
@@ -171,6 +175,11 @@ class FeatureReconstructionError(ToleranceConstraint):
         mean = errors[0] if len(errors) == 1 else torch.stack(errors).mean(0)
         return mean - self.scale
 
+    def example_weights(
+        self, x: Tensor, reconstruction: Tensor, *, mask: Tensor | None = None, **batch: Any
+    ) -> Tensor | None:
+        """0 for examples of which nothing was observed."""
+        return observed_examples(x, mask)
+
     def _features_of(self, images: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.features(in_its_dtype(self.features, images))
-        return outputs_of(outputs, images.shape[0], "features")
+        return outputs_of(self.features(images), images.shape[0], "features")

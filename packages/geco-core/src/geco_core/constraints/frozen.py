@@ -1,16 +1,116 @@
-"""Frozen copies of a user's networks, and what comes out of them."""
+"""Frozen copies of a user's networks, shared between constraints, and what comes out of them."""
 
 import copy
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FrozenMethod", "check_differentiable", "frozen", "in_its_dtype", "outputs_of"]
+__all__ = ["Frozen", "check_differentiable", "frozen", "outputs_of"]
+
+# by the module that was copied: the copies that are in use
+_COPIES: "weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[nn.Module]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
-def frozen(function: Any, name: str) -> Callable[..., Any]:
+class Frozen(nn.Module):
+    """Calls a frozen copy of a network: evaluation mode always, no gradient for its parameters.
+
+    The copy is no submodule: its parameters are not among those of whoever holds it, nor is it
+    in their state. It follows them to another device or dtype. Constraints that were given the
+    same network share one copy.
+
+    Args:
+        network: The copy, as :func:`frozen` makes it.
+        call: Calls it with images; by default, the network itself.
+        in_state: Whether its weights belong to the state.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        call: Callable[[nn.Module, Tensor], Any] | None = None,
+        *,
+        in_state: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_state = in_state
+        self._call = call
+        self._hold(network)
+
+    @property
+    def network(self) -> nn.Module:
+        """The frozen copy."""
+        return self._held[0]
+
+    def forward(self, images: Tensor) -> Any:
+        """Calls the network with images in the dtype of its parameters."""
+        network = self.network
+        for parameter in network.parameters():
+            if parameter.is_floating_point():
+                images = images.to(parameter.dtype)
+                break
+        return network(images) if self._call is None else self._call(network, images)
+
+    def size(self) -> float:
+        """The sum of the magnitudes of all that the network holds; NaN if that cannot be read."""
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        if any(type(t) not in (Tensor, nn.Parameter) or t.is_meta for t in tensors):
+            return float("nan")
+        total = sum(t.detach().double().abs().sum().item() for t in tensors)
+        return float(min(total, 1e30))
+
+    def _hold(self, network: nn.Module) -> None:
+        # a tuple, because a module that is an attribute becomes a submodule
+        self._held = (network,)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        network = self.network
+        first = next((p for p in (*network.parameters(), *network.buffers())), None)
+        if first is not None:
+            probe = fn(torch.empty(1, dtype=first.dtype, device=first.device))
+            if first.is_meta and not probe.is_meta:
+                raise RuntimeError(
+                    f"the frozen {type(network).__name__} was built on the meta device and has no "
+                    f"values; build the constraint from a network that has its weights"
+                )
+            if (probe.dtype, probe.device) != (first.dtype, first.device):
+                # others may hold the same copy: it stays where it is
+                self._hold(_moved(network, fn))
+        return self
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        if self.in_state:
+            for key, value in self.network.state_dict(keep_vars=keep_vars).items():
+                destination[prefix + key] = value
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Takes over a network that was saved, as states of the first version always were."""
+        *_, errors = args
+        saved = {key[len(prefix) :]: v for key, v in state_dict.items() if key.startswith(prefix)}
+        if not saved:
+            return
+        if all(key.startswith("module.") for key in saved):  # of a method, in the first version
+            saved = {key.removeprefix("module."): value for key, value in saved.items()}
+        duplicate = copy.deepcopy(self.network)
+        try:
+            duplicate.load_state_dict(saved)
+        except RuntimeError as error:
+            errors.append(f"the saved network does not fit: {error}")
+            return
+        if not _equal(duplicate, self.network):
+            self._hold(duplicate)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        """Copies share the network, which nothing changes."""
+        return Frozen(self.network, self._call, in_state=self.in_state)
+
+
+def frozen(function: Any, name: str, *, in_state: bool = False) -> Callable[..., Any]:
     """A frozen copy of a module: evaluation mode, no parameter that needs a gradient.
 
     The module itself stays as it is, and what happens to it later has no effect on the copy. A
@@ -20,6 +120,7 @@ def frozen(function: Any, name: str) -> Callable[..., Any]:
     Args:
         function: A module, a method of one, or any other callable.
         name: The parameter's name, for the errors.
+        in_state: Whether the weights of a module belong to the state of whoever holds it.
 
     Raises:
         TypeError: If `function` is not callable, or a class instead of an instance.
@@ -30,31 +131,27 @@ def frozen(function: Any, name: str) -> Callable[..., Any]:
             f"`{name}` must be a torch.nn.Module or another callable (images) -> tensors, got "
             f"{function!r}"
         )
+    if isinstance(function, nn.Module) and any(isinstance(m, Frozen) for m in function.modules()):
+        return function  # frozen already
     owner = getattr(function, "__self__", None)
     if isinstance(owner, nn.Module):
-        return FrozenMethod(_copied(owner, name), function.__name__)
-    return _copied(function, name) if isinstance(function, nn.Module) else function
+        method = _Method(function.__name__)
+        return Frozen(frozen_copy(owner, name), method, in_state=in_state)
+    if not isinstance(function, nn.Module):
+        return function  # type: ignore[no-any-return]
+    return Frozen(frozen_copy(function, name), in_state=in_state)
 
 
-class FrozenMethod(nn.Module):
-    """Calls a method of a module, as a module of its own.
+def frozen_copy(module: nn.Module, name: str) -> nn.Module:
+    """The frozen copy of a module; one that is in use already, if the module has not changed.
 
-    Args:
-        module: The module.
-        method: The name of its method.
+    Raises:
+        RuntimeError: If the module cannot be copied.
     """
-
-    def __init__(self, module: nn.Module, method: str) -> None:
-        super().__init__()
-        self.module = module
-        self.method = method
-
-    def forward(self, images: Tensor) -> Any:
-        """Calls the method."""
-        return getattr(self.module, self.method)(images)
-
-
-def _copied(module: nn.Module, name: str) -> nn.Module:
+    copies = _COPIES.setdefault(module, weakref.WeakSet())
+    for known in copies:
+        if _equal(module, known):
+            return known
     try:
         duplicate = copy.deepcopy(module)
     except Exception as error:
@@ -62,16 +159,54 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
             f"`{name}` is kept as a frozen copy, but this {type(module).__name__} cannot be "
             f"copied; freeze it yourself and pass a function that calls it"
         ) from error
-    return duplicate.eval().requires_grad_(False)
+    duplicate = duplicate.eval().requires_grad_(False)
+    copies.add(duplicate)
+    return duplicate
 
 
-def in_its_dtype(function: Callable[..., Any], images: Tensor) -> Tensor:
-    """Images in the dtype of a module's parameters; unchanged for anything without."""
-    if isinstance(function, nn.Module):
-        for parameter in function.parameters():
-            if parameter.is_floating_point():
-                return images.to(parameter.dtype)
-    return images
+class _Method:
+    """Calls a method of a module; a class, so that it can be pickled."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def __call__(self, network: nn.Module, images: Tensor) -> Any:
+        return getattr(network, self.method)(images)
+
+
+def _moved(network: nn.Module, fn: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy elsewhere, or in another dtype; the same for all who hold the network."""
+    copies = _COPIES.setdefault(network, weakref.WeakSet())
+    duplicate = copy.deepcopy(network)._apply(fn)  # type: ignore[no-untyped-call]
+    for known in copies:
+        if _equal(duplicate, known):
+            return known
+    copies.add(duplicate)
+    return duplicate  # type: ignore[no-any-return]
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold the same values; False where that cannot be read."""
+    ours = [*one.named_parameters(), *one.named_buffers()]
+    theirs = [*other.named_parameters(), *other.named_buffers()]
+    if not ours or len(ours) != len(theirs):
+        return False
+    for ours_, theirs_ in zip(one.modules(), other.modules(), strict=True):
+        if _settings(ours_) != _settings(theirs_):
+            return False
+    for (name, a), (key, b) in zip(ours, theirs, strict=True):
+        readable = all(type(t) in (Tensor, nn.Parameter) and not t.is_meta for t in (a, b))
+        same = name == key and a.dtype == b.dtype and a.device == b.device and a.shape == b.shape
+        if not (readable and same and torch.equal(a, b)):
+            return False
+    return True
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """The plain values among the attributes of a module, which may change what it computes."""
+    plain = (bool, int, float, str, tuple)
+    found = {key: value for key, value in vars(module).items() if isinstance(value, plain)}
+    return {key: value for key, value in found.items() if key != "training"}
 
 
 def outputs_of(outputs: Any, batch: int, name: str) -> tuple[Tensor, ...]:
@@ -87,8 +222,9 @@ def outputs_of(outputs: Any, batch: int, name: str) -> tuple[Tensor, ...]:
         ValueError: If there is no tensor, or the first axis of one is not the batch.
     """
     if isinstance(outputs, Mapping):
-        outputs = tuple(outputs.values())
-    tensors = tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
+        # outputs of transformers are mappings in which what was not asked for is None
+        outputs = tuple(value for value in outputs.values() if value is not None)
+    tensors = tuple(_flattened(outputs))
     if not tensors:
         raise ValueError(f"`{name}` must return at least one tensor, got none")
     for tensor in tensors:
@@ -104,6 +240,14 @@ def outputs_of(outputs: Any, batch: int, name: str) -> tuple[Tensor, ...]:
                 f"returned shape {tuple(tensor.shape)}"
             )
     return tensors
+
+
+def _flattened(outputs: Any) -> Any:
+    if isinstance(outputs, (tuple, list)):
+        for output in outputs:
+            yield from _flattened(output)
+    else:
+        yield outputs
 
 
 def check_differentiable(images: Tensor, outputs: tuple[Tensor, ...], name: str) -> None:

@@ -9,7 +9,8 @@ digits, the former where a GPU or autocast rounds their inputs, the latter in lo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -37,12 +38,17 @@ def patch_shape(value: int | Sequence[int], name: str) -> tuple[int, ...]:
         TypeError: If `value` holds anything but integers.
         ValueError: If an integer is not positive, or there is none.
     """
-    sizes = tuple(value) if isinstance(value, Sequence) else (value,)
-    if any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
+    sizes: tuple[Any, ...] = tuple(value) if _many(value) else (value,)  # type: ignore[arg-type]
+    if any(isinstance(size, bool) or not isinstance(size, Integral) for size in sizes):
         raise TypeError(f"`{name}` must be a positive integer or one per axis, got {value!r}")
     if not sizes or min(sizes) < 1:
         raise ValueError(f"`{name}` must be a positive integer or one per axis, got {value!r}")
-    return sizes
+    return tuple(int(size) for size in sizes)
+
+
+def _many(value: object) -> bool:
+    """Whether it holds several values, as a list, a tuple or an array of numpy does."""
+    return isinstance(value, Iterable) and not isinstance(value, (str, Tensor))
 
 
 def check_patches(

@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from geco_core.constraints.reductions import element_weights, mean_per_example
+from geco_core.constraints.reductions import (
+    element_weights,
+    mean_per_example,
+    observed_examples,
+)
 from geco_core.constraints.tolerance import ToleranceConstraint
 from geco_core.precision import accumulation_dtype
 from geco_core.validation import check_images
@@ -73,12 +77,13 @@ class ReconstructionError(ToleranceConstraint):
             mask: Boolean, True where an element was observed and counts. Of the shape of `x`,
                 where any axis may have size 1.
             weights: Non-negative weights of the elements, of such a shape too. Only their
-                proportions within an example matter.
+                proportions within an example matter. One weight per example, :math:`(B,)` or
+                :math:`(B, 1, \dots)`, is the weight of the example in the mean over the batch.
             batch: Ignored.
 
         Returns:
-            The violations, :math:`(B,)`, float32 or wider. An example without a single element
-            that counts has error 0.
+            The violations, :math:`(B,)`, float32 or wider. That of an example without a single
+            element that counts is meaningless: it is left out of the mean over the batch.
 
         Raises:
             TypeError: If a dtype is not the one described.
@@ -110,6 +115,18 @@ class ReconstructionError(ToleranceConstraint):
             x, reconstruction = x.to(dtype), reconstruction.to(dtype)
         # the function of torch.nn.functional would broadcast first, which costs more than the sum
         return _mean_squared_error(reconstruction, x) - self.scale  # type: ignore[no-any-return]
+
+    def example_weights(
+        self,
+        x: Tensor,
+        reconstruction: Tensor,
+        *,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        **batch: Any,
+    ) -> Tensor | None:
+        """0 for examples without a single element that counts; the weight where one is given."""
+        return observed_examples(x, mask, weights)
 
     def elements(self, x: Tensor) -> float | None:
         """The elements of an example, masked or not."""

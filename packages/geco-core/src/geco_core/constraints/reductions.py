@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-__all__ = ["element_weights", "mean_per_example"]
+__all__ = ["element_weights", "mean_per_example", "observed_examples"]
 
 
 def element_weights(
@@ -14,7 +14,7 @@ def element_weights(
     Args:
         x: The data, for its shape.
         mask: True where an element counts; None counts all.
-        weights: Non-negative weights; None weighs all alike.
+        weights: Non-negative weights; None weighs all alike. May be :math:`(B,)`.
         dtype: The dtype of the result.
 
     Returns:
@@ -24,6 +24,7 @@ def element_weights(
         TypeError: If `mask` is not boolean or `weights` not floating-point.
         ValueError: If either has a shape other than that of `x` with some axes of size 1.
     """
+    weights = _per_example(x, weights)
     if mask is not None:
         _check_against(x, mask, "mask")
         if mask.dtype != torch.bool:
@@ -65,6 +66,39 @@ def mean_per_example(values: Tensor, weights: Tensor | None = None) -> Tensor:
     weighted = weights * values
     summed = weighted.sum(axes) if axes else weighted
     return summed / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def observed_examples(
+    x: Tensor, mask: Tensor | None, weights: Tensor | None = None
+) -> Tensor | None:
+    """How much every example counts: not at all where nothing of it was observed.
+
+    Args:
+        x: The data, for its shape.
+        mask: As for :func:`element_weights`.
+        weights: As for :func:`element_weights`. One number per example is its weight among the
+            examples; of several numbers per example only the proportions matter, and the
+            example counts as one if any is positive.
+
+    Returns:
+        Weights (batch,), None where neither was given.
+    """
+    dtype = torch.float32
+    elements = element_weights(x, mask, weights, dtype)
+    if elements is None:
+        return None
+    elements = elements.flatten(1).amax(1) if elements.ndim > 1 else elements
+    weights = _per_example(x, weights)
+    if weights is not None and weights[:1].numel() == 1:
+        return elements
+    return (elements > 0).to(dtype)
+
+
+def _per_example(x: Tensor, value: Tensor | None) -> Tensor | None:
+    """One number per example as a tensor with the axes of `x`; anything else unchanged."""
+    if isinstance(value, Tensor) and value.ndim == 1 < x.ndim and value.shape == x.shape[:1]:
+        return value.reshape(-1, *[1] * (x.ndim - 1))
+    return value
 
 
 def _check_against(x: Tensor, value: Tensor, name: str) -> None:

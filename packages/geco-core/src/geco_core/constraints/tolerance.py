@@ -4,7 +4,10 @@ import logging
 import math
 from typing import Any
 
+from torch import Tensor
+
 from geco_core.constraints.base import Constraint
+from geco_core.text_state import facts_of, tensor_of
 from geco_core.validation import valid_kappa
 
 __all__ = ["ToleranceConstraint"]
@@ -43,9 +46,9 @@ class ToleranceConstraint(Constraint):
     def kappa(self, value: float) -> None:
         self._kappa = valid_kappa(value, self.kappa_limit, type(self).__name__)
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> Tensor:
         """The tolerance and the reduction, for `state_dict`."""
-        return {"kind": type(self).__name__, "kappa": self._kappa, "reduction": self.reduction}
+        return tensor_of(self._facts(), kappa=self._kappa)
 
     def set_extra_state(self, state: Any) -> None:
         """Takes over a saved tolerance, for `load_state_dict`.
@@ -53,27 +56,31 @@ class ToleranceConstraint(Constraint):
         Raises:
             ValueError: If the state belongs to another kind of constraint or reduction.
         """
-        own = self.get_extra_state()
-        if not isinstance(state, dict) or state.keys() != own.keys():
+        own, saved = self._facts(), facts_of(state)
+        if saved is None or not {*own, "kappa"} <= saved.keys():
             raise ValueError(
-                f"the state of {own['kind']} must hold {', '.join(own)}, got {state!r}; load a "
-                f"state that `state_dict` of the same constraint returned"
+                f"the state of {own['kind']} must hold kind, kappa, reduction, got {state!r}; "
+                f"load a state that `state_dict` of the same constraint returned"
             )
-        for key in ("kind", "reduction"):
-            if state[key] != own[key]:
+        for key, value in own.items():
+            if saved[key] != value:
                 raise ValueError(
-                    f"the state was saved with {key} {state[key]!r}, this constraint has "
-                    f"{own[key]!r}; build the constraint as it was when the state was saved"
+                    f"the state was saved with {key} {saved[key]!r}, this constraint has "
+                    f"{value!r}; build the constraint as it was when the state was saved"
                 )
-        if state["kappa"] != own["kappa"]:
+        before, self.kappa = self._kappa, saved["kappa"]
+        if self._kappa != before:
             logger.warning(
                 "%s: the loaded state sets kappa to %g (it was %g); set `kappa` after loading to "
                 "change it",
                 own["kind"],
-                state["kappa"],
-                own["kappa"],
+                self._kappa,
+                before,
             )
-        self.kappa = state["kappa"]
+
+    def _facts(self) -> dict[str, Any]:
+        """What a saved state must have in common with this constraint."""
+        return {"kind": type(self).__name__, "reduction": self.reduction}
 
     def extra_repr(self) -> str:
         """The tolerance and the reduction."""

@@ -11,20 +11,7 @@ from geco_core.reduction import sum_over_ranks
 if TYPE_CHECKING:
     from torch import distributed as dist
 
-__all__ = ["Measure", "Seen"]
-
-
-class Measure(NamedTuple):
-    """What a constraint says of a batch; a scalar, or one value per multiplier that it has."""
-
-    value: Tensor
-    """The mean violation, with its gradient; 0 where there is no example."""
-    true: Tensor | None = None
-    """What the ascent sees instead, where `value` is only its differentiable proxy."""
-    examples: Tensor | None = None
-    """The examples that the mean is over; None for all."""
-    share: Tensor | None = None
-    """Their share of the batch in the loss; None for 1."""
+__all__ = ["Seen"]
 
 
 class Seen(NamedTuple):
@@ -56,7 +43,9 @@ class Seen(NamedTuple):
         violation, counts = summed[:columns], summed[columns : 2 * columns]
         loss, examples = summed[2 * columns], summed[2 * columns + 1]
         share = summed[2 * columns + 2 :] / examples if grouped else share
-        seen = Observation(violation / counts.clamp(min=1.0), loss / examples, elements, share)
+        seen = Observation(
+            violation / torch.where(counts > 0, counts, 1.0), loss / examples, elements, share
+        )
         return Seen(seen, counts, examples)
 
     def joined_with(self, other: "Seen") -> "Seen":
@@ -68,7 +57,7 @@ class Seen(NamedTuple):
         examples = self.examples + other.examples
         part, rest = self.examples / examples, other.examples / examples
         observation = Observation(
-            violation / torch.clamp(total, min=1.0),
+            violation / torch.where(total > 0, total, 1.0),
             one.loss * part + two.loss * rest,
             two.elements,
             one.share * part + two.share * rest if isinstance(two.share, Tensor) else two.share,

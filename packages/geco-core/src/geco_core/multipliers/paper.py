@@ -40,8 +40,9 @@ class PaperUpdate(ColumnUpdate):
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
-        check_number("rate", self.rate, 0.0, math.inf)
-        check_number("decay", self.decay, 0.0, 1.0)
+        # numbers of numpy become Python's own
+        object.__setattr__(self, "rate", check_number("rate", self.rate, 0.0, math.inf))
+        object.__setattr__(self, "decay", check_number("decay", self.decay, 0.0, 1.0))
 
     @property
     def relative(self) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from geco_core.multipliers.observed import Measure, Seen
+from geco_core.constraints.base import Measure
+from geco_core.multipliers.observed import Seen
 from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUpdate, Observation
 
 if TYPE_CHECKING:
@@ -72,24 +73,27 @@ class Multipliers(nn.Module):
         if self.table.dtype in _HALVES:
             # whoever converts buffers behind the module's back, as FSDP's `buffer_dtype` does
             self.table = self.table.float()
-        plain = all(m.examples is None and type(m.value) is Tensor for m in measures)
+        plain = all(
+            m.examples is None
+            and m.share is None
+            and type(m.value) is Tensor
+            and m.value.ndim == 0
+            for m in measures
+        )
         if plain and ranks is None and self._on_host(len(measures)):
-            numbers = [
-                cast("float", (m.value if m.true is None else m.true).tolist()) for m in measures
-            ]
+            numbers = [cast("float", m.value.tolist()) for m in measures]
             violation = [number / scale for number, scale in zip(numbers, scales, strict=True)]
             known = [float(value) for value in elements]
             seen = Observation(violation, cast("float", loss.tolist()), known, 1.0)
             return Seen(seen, None, examples)
         values, counts, shares, known = [], [], [], []
         for m, scale, value in zip(measures, scales, elements, strict=True):
-            true = (m.value if m.true is None else m.true).detach().reshape(-1)
-            values.append(true.to(self.table.dtype) / scale)
+            values.append(m.value.detach().reshape(-1).to(self.table.dtype) / scale)
             counts.append(
                 torch.full_like(values[-1], examples) if m.examples is None else m.examples
             )
             shares.append(torch.ones_like(values[-1]) if m.share is None else m.share)
-            known += [value] * len(true)
+            known += [value] * len(values[-1])
         observation = Observation(
             torch.cat(values),
             loss.detach().to(self.table.dtype),
@@ -118,7 +122,7 @@ class Multipliers(nn.Module):
         loss_weight, weights = update.weights(table, observation)
         if any(m.share is not None for m in measures):
             # the shares of this rank: the mean over ranks is that of the whole batch
-            ours = [torch.ones(1).to(values) if m.share is None else m.share for m in measures]
+            ours = [torch.ones_like(m.value) if m.share is None else m.share for m in measures]
             weights = weights * _joined(ours, values)
         return torch.dot(values, weights.to(values.dtype)) + loss * loss_weight
 
@@ -292,6 +296,10 @@ class Multipliers(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         before = self.table
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before.is_meta and not self.table.is_meta:
+            # as after the constructor: what was in that memory before is nobody's multiplier
+            start = _at_least_float32(self.update.table(before.shape[1]))
+            self.table = start.to(self.table.device, self.table.dtype)
         if self.table.dtype in _HALVES:
             self.table = before.to(self.table.device)
         return self

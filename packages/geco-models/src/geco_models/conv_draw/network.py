@@ -115,7 +115,8 @@ class DrawNetwork(nn.Module):
     def start(self) -> DrawState:
         """The learned state before the first step, of batch size 1."""
         states = (self.first_prior, self.first_posterior, self.first_decoder)
-        prior, posterior, decoder = ((s[:1], s[1:]) for s in states)
+        # chunks, whose gradients are joined by one operation
+        prior, posterior, decoder = ((s[0], s[1]) for s in map(_halves, states))
         latent = self.first_canvas.new_zeros(1, self.latent_channels, *self.size)
         return DrawState(self.first_canvas, prior, posterior, decoder, latent)
 
@@ -165,6 +166,10 @@ class DrawNetwork(nn.Module):
     def _unfold(self, planes: Tensor) -> Tensor:
         image = functional.pixel_shuffle(planes, self.stride)
         return image[:, :, : self.shape[1], : self.shape[2]].contiguous()
+
+
+def _halves(states: Tensor) -> tuple[Tensor, ...]:
+    return torch.chunk(states, 2)
 
 
 def _planes_net(channels: int, hidden: int, features: int, kernel: int) -> nn.Sequential:

@@ -16,13 +16,13 @@ The formulas are those of `geco_models.conv_draw.step`; only the order of the wo
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from geco_models.conv_draw.conv_lstm import advance
+from geco_models.conv_draw.conv_lstm import advance_in_place, traced
 from geco_models.conv_draw.network import DrawNetwork
 from geco_models.conv_draw.step import DrawCore, Offsets, Sources
 from geco_models.gaussian import LOG_VARIANCE_BOUND, DiagonalGaussian
@@ -103,7 +103,7 @@ def unrolled_step(
     if weights.readout is not None:
         planes.insert(1, functional.conv2d(canvas, weights.readout, weights.readout_bias))
     gates = _convolved(torch.cat(planes, dim=1), weights.read) + offsets.posterior
-    posterior = advance(gates, carry.posterior[1])
+    posterior = advance_in_place(gates, carry.posterior[1])
 
     raw = functional.conv2d(
         _tuned(posterior[0], offsets.posterior_factors), weights.head, weights.head_bias
@@ -114,18 +114,18 @@ def unrolled_step(
 
     latent = z.to(kind)
     hidden, cell = carry.pair
-    hidden = hidden.expand(
-        latent.shape[0], *hidden.shape[1:]
-    )  # the first step's is the same for all
-    decoder, prior = hidden.unbind(1)
-    if weights.pair.shape[0] == 4 * hidden.shape[2]:  # the last step: the decoder alone
-        gates = _convolved(torch.cat((latent, decoder), dim=1), weights.pair, offsets.pair)
-        cell = cell.select(1, 0)
-    else:
-        joined = torch.cat((latent, decoder, latent, prior), dim=1)
-        gates = _convolved(joined, weights.pair, offsets.pair, groups=2)
+    alone = weights.pair.shape[0] == 4 * hidden.shape[2]  # the last step: no prior follows
+    if alone:
+        hidden, cell = hidden[:, :1], cell.select(1, 0)
+    # the first step's are the same for all examples. Their convolution once, as a sum with that of
+    # the latents, is no way out: torch 2.13 gets the gradient of grouped weights wrong where a
+    # batch of one lies with strides of its own
+    hidden = hidden.expand(latent.shape[0], *hidden.shape[1:])
+    joined = _joined(latent, hidden)
+    gates = _convolved(joined, weights.pair, offsets.pair, groups=hidden.shape[1])
+    if not alone:
         gates = _in_two(gates)
-    pair = advance(gates, cell)
+    pair = advance_in_place(gates, cell)
     shown = _tuned(pair[0], offsets.pair_factors)
     shown = shown.flatten(1, 2) if shown.dim() == 5 else shown
     canvas = carry.canvas + _convolved(shown, weights.write)
@@ -182,8 +182,7 @@ def prepare(network: DrawNetwork, sources: Sources, steps: int) -> Prepared:
             for step in range(steps)
         ]
         return Prepared(carry, weights, offsets, first_prior)
-    last = _pack(network, core, None, kind)
-    weights = _copies(last, steps) if steps == 1 else _shared_weights(network, core, last, steps)
+    weights = _shared_weights(network, core, steps, kind)
     offsets = [_pack_offsets([core], [shared], kind)]
     if steps > 1:
         most = _pack_offsets([core, core], [shared, shared], kind)
@@ -229,26 +228,26 @@ def finish(
 
 
 def _shared_weights(
-    network: DrawNetwork, core: DrawCore, last: StepWeights, steps: int
+    network: DrawNetwork, core: DrawCore, steps: int, kind: torch.dtype
 ) -> list[StepWeights]:
     """A view of the same weights for each step; only the last advances the decoder alone."""
-    most = _pack(network, core, core, last.read.dtype)
-    common = last._replace(pair=last.read, write=last.read)
-    views = _copies(common, steps)
-    pairs, writes = (w.expand(steps - 1, *w.shape).unbind(0) for w in (most.pair, most.write))
-    return [
-        view._replace(pair=pair, write=write)
-        for view, pair, write in zip(
-            views, [*pairs, last.pair], [*writes, last.write], strict=True
-        )
-    ]
+    most = _pack(network, core, core if steps > 1 else None, kind)
+    if steps == 1:
+        return [most]
+    views = {name: _views(weight, steps) for name, weight in most._asdict().items()}
+    for name, last in (("pair", core.decoder_cell.weight), ("write", core.write.weight)):
+        views[name] = [*_views(getattr(most, name), steps - 1), last.to(kind)]
+    return [StepWeights(*fields) for fields in zip(*views.values(), strict=True)]
 
 
-def _copies(weights: StepWeights, steps: int) -> list[StepWeights]:
-    fields = [
-        [None] * steps if w is None else w.expand(steps, *w.shape).unbind(0) for w in weights
-    ]
-    return [StepWeights(*field) for field in zip(*fields, strict=True)]
+def _views(weight: Tensor | None, steps: int) -> Sequence[Tensor | None]:
+    """The same weight once for each step, whose gradients are then summed by one operation."""
+    if weight is None:
+        return [None] * steps
+    if weight.dim() == 1:
+        return weight.expand(steps, -1).unbind(0)
+    last = weight.permute(0, 2, 3, 1)  # dense in this order: gradients keep the weights' layout
+    return [view.permute(0, 3, 1, 2) for view in last.expand(steps, *last.shape).unbind(0)]
 
 
 def _pack(
@@ -319,6 +318,38 @@ def _convolved(
     if offset is None or offset.dim() == 1:
         return functional.conv2d(planes, weight, offset, padding=padding, groups=groups)
     return functional.conv2d(planes, weight, padding=padding, groups=groups) + offset
+
+
+def _joined(latent: Tensor, hidden: Tensor) -> Tensor:
+    """The latent before each of the states, (batch, groups * (latent channels + hidden), h, w)."""
+    if traced():
+        return _interleaved(latent, hidden)
+    joined: Tensor = _Joined.apply(latent, hidden)  # type: ignore[no-untyped-call]
+    return joined
+
+
+def _interleaved(latent: Tensor, hidden: Tensor) -> Tensor:
+    return torch.cat([part for state in hidden.unbind(1) for part in (latent, state)], dim=1)
+
+
+class _Joined(torch.autograd.Function):
+    """A concatenation whose gradients are views: those of the states are not stacked again."""
+
+    @staticmethod
+    def forward(ctx: Any, latent: Tensor, hidden: Tensor) -> Tensor:
+        ctx.sizes = latent.shape[1], hidden.shape[1]
+        return _interleaved(latent, hidden)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        seen, groups = ctx.sizes
+        batch, channels, *size = grad.shape
+        whole = grad.reshape(batch, groups, channels // groups, *size)
+        first, *rest = (part[:, :seen] for part in whole.unbind(1))
+        for part in rest:
+            first = first + part
+        return first, whole[:, :, seen:]
 
 
 def _in_two(planes: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from geco_theory.linalg import covariance_eigenvalues, principal_axes
 from geco_theory.linear_vae import linear_vae_optimum
 from geco_theory.phase_transitions import PhaseTransitions
 from geco_theory.rate_distortion import free_energy_bound
+from geco_theory.validation import unmasked
 
 __all__ = ["LEAST_SAMPLES", "forecast_rate"]
 
@@ -86,6 +87,8 @@ def forecast_rate(
         >>> bool(abs(table.forecast[0] - table.linear[0]) < 0.1)  # Gaussian data: nothing to gain
         True
     """
+    unmasked(X, "X")
+    unmasked(X_held_out, "X_held_out")
     data = np.asarray(
         check_array(X, dtype=np.float64, ensure_min_samples=LEAST_SAMPLES, input_name="X")
     )

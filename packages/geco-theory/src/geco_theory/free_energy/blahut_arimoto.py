@@ -20,6 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geco_theory._typing import Array
 from geco_theory.free_energy.data import StandardData
@@ -83,6 +84,16 @@ def responsibilities(rows: Array, mixture: Mixture, temperature: float) -> tuple
     total = q.sum(axis=1)
     q /= total[:, None]
     return q, shift + np.log(total)
+
+
+def most_probable(rows: Array, mixture: Mixture, temperature: float) -> NDArray[np.int64]:
+    """The value with the largest responsibility for each row, shape (n,)."""
+    block = max(1, 2**22 // mixture.size)
+    parts = [
+        log_joint(rows[begin : begin + block], mixture, temperature).argmax(axis=1)
+        for begin in range(0, len(rows), block)
+    ]
+    return np.concatenate(parts).astype(np.int64)
 
 
 def moments(

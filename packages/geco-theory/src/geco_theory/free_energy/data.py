@@ -129,14 +129,25 @@ class StandardData:
         return np.asarray(((points - self.mean) / self.scale) @ self.axes)
 
     @classmethod
-    def from_samples(cls, samples: Array) -> "StandardData":
+    def from_samples(cls, samples: Array, sample_weight: Array | None = None) -> "StandardData":
         """Bring samples (n_samples, d) to standard coordinates.
+
+        Args:
+            samples: (n_samples, d) finite numbers.
+            sample_weight: (n_samples,) non-negative; samples without weight take no part.
 
         Raises:
             ValueError: If the samples do not vary.
         """
+        if sample_weight is not None:
+            samples, sample_weight = samples[sample_weight > 0], sample_weight[sample_weight > 0]
         distinct, inverse, counts = _distinct_rows(samples)
-        weights = counts / counts.sum()
+        weights: Array = counts / counts.sum()
+        if sample_weight is not None:
+            shares = np.bincount(inverse, sample_weight / sample_weight.max())
+            weights = np.asarray(shares / shares.sum(), dtype=np.float64)
+            if np.array_equal(sample_weight, np.rint(sample_weight)):
+                counts = np.bincount(inverse, sample_weight).astype(np.int64)
         # a typical value goes first, exactly for what is near it: neither a column far from zero
         # nor a single point far out costs the others their digits. Halves cannot overflow.
         typical = np.partition(distinct, len(distinct) // 2, axis=0)[len(distinct) // 2] / 2

@@ -28,7 +28,7 @@ from geco_theory._typing import Array
 from geco_theory.latent_grid.errors import AbstractGridError, SquaredError
 from geco_theory.latent_grid.fixed_points import GridProblem, nearest_distances
 from geco_theory.latent_grid.grid import LatentGrid
-from geco_theory.validation import positive
+from geco_theory.validation import positive, unmasked
 
 __all__ = ["latent_geometry"]
 
@@ -69,6 +69,7 @@ def latent_geometry(
         ValueError: `solution` is not one of `solve_latent_grid` or not of this data's width.
         TypeError: an argument of the wrong type.
     """
+    unmasked(X, "X")
     data = np.asarray(check_array(X, dtype=np.float64, ensure_min_samples=2, input_name="X"))
     threshold = positive(hole_threshold, "hole_threshold")
     grid = grid_of(solution)

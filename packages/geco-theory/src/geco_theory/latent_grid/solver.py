@@ -13,7 +13,7 @@ from geco_theory.latent_grid.errors import AbstractGridError, SquaredError
 from geco_theory.latent_grid.fixed_points import GridProblem, Sweep
 from geco_theory.latent_grid.grid import LatentGrid
 from geco_theory.linalg import principal_axes
-from geco_theory.validation import positive, whole_number
+from geco_theory.validation import positive, unmasked, whole_number
 
 __all__ = ["solve_latent_grid"]
 
@@ -80,6 +80,7 @@ def solve_latent_grid(
             `multiplier`, or a grid that would not fit in memory.
         RuntimeError: the free energy rose, so the error's gradient does not belong to its value.
     """
+    unmasked(X, "X")
     data = np.asarray(check_array(X, dtype=np.float64, ensure_min_samples=2, input_name="X"))
     if (temperature is None) == (multiplier is None):
         raise ValueError("give either `temperature` or `multiplier`, not both and not neither.")

@@ -43,7 +43,7 @@ def plot_phase_diagram(
         path: `PhaseTransitions.path_`.
         transitions: `PhaseTransitions.transitions_`, drawn as vertical lines.
         detected: temperatures that the paper's detector found: the highest local maxima of the
-            second derivative.
+            absolute value of the second derivative, so troughs as well as peaks.
 
     Returns:
         Three panels over temperature.
@@ -208,5 +208,5 @@ def _critical_lines(ax: Any, transitions: xr.Dataset | None, heat: Array, detect
     for i, place in enumerate(detected):
         ax.axvline(
             place, color=FAINT, ls=":", lw=2.0, zorder=0,
-            label="maxima of the second derivative (top three)" if i == 0 else None,
+            label="paper's detector: largest |second derivative| (top three)" if i == 0 else None,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from numpy.typing import ArrayLike
 
 from geco_theory._typing import Array
 from geco_theory.advice import advise
@@ -25,7 +26,12 @@ PARTS: dict[str, dict[str, str]] = {
 
 
 def collect(
-    table: Table, analysis: PhaseTransitions, version: str, *, complete: bool
+    table: Table,
+    analysis: PhaseTransitions,
+    version: str,
+    *,
+    complete: bool,
+    kappa: ArrayLike | None = None,
 ) -> xr.Dataset:
     """Bring everything that an analysis says into one dataset.
 
@@ -34,6 +40,7 @@ def collect(
         analysis: fitted on them, or interrupted while it was.
         version: of this package.
         complete: whether the analysis was not interrupted.
+        kappa: tolerances to advise on; None means those of `advise`.
 
     Returns:
         The parts `path`, `transition`, `curve`, `advice` and `tree`, as far as they are there;
@@ -67,7 +74,7 @@ def collect(
     if np.isfinite(path["certificate"].values).any():
         parts["curve"] = _curve(table.X, path, total)
         parts["advice"] = advise(
-            table.X, analysis=analysis, extend=complete, forecast=complete
+            table.X, kappa, analysis=analysis, extend=complete, forecast=complete
         ).reset_coords()
     variables = {}
     for name, dataset in parts.items():

@@ -58,8 +58,8 @@ def render_report(results: xr.Dataset) -> str:
             "can have another RE at the same temperature (D3)."
         )
         caption = (
-            f"{change} The dotted lines are the highest local maxima of the second derivative, "
-            "the paper's detector."
+            f"{change} The dotted lines are the paper's detector: the three highest local "
+            "maxima of the absolute value of the second derivative, troughs like peaks."
         )
         sections.append(_section("Reconstruction error over temperature", picture, caption))
     if tree is not None:

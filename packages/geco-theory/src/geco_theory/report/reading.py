@@ -1,20 +1,27 @@
-"""Reading a table of samples from npy, npz, csv and netCDF files."""
+"""Reading a table of samples from npy, npz, csv and netCDF files, packed or from a pipe."""
 
-import csv
+import gzip
+import io
 import math
+import sys
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from geco_theory.memory import require_memory
+from geco_theory.report.text import parse_text
 
-__all__ = ["Table", "read_table"]
+__all__ = ["Table", "has_h5netcdf", "read_table"]
 
 SUFFIXES = (".npy", ".npz", ".csv", ".tsv", ".txt", ".nc", ".netcdf")
+_ADVICE = "pass fewer samples or features."
+_SPARSE = {"data", "indices", "indptr", "shape", "format"}
 
 
 @dataclass(frozen=True)
@@ -25,106 +32,232 @@ class Table:
         X: the samples (n_samples, n_features), float64, finite.
         name: the file's name without its folder.
         notes: what was done to get there, one sentence each.
+        columns: names of the features; empty where there are none.
     """
 
     X: NDArray[np.float64]
     name: str
     notes: tuple[str, ...]
+    columns: tuple[str, ...] = ()
 
 
 def read_table(path: str | Path, array: str | None = None) -> Table:
     """Read samples from a file; rows (or the first dimension) are samples.
 
     Args:
-        path: an .npy, .npz, .csv (also .tsv, .txt) or .nc file. More than two dimensions, such
-            as images, are flattened into features, with a note.
-        array: the name of the array in an .npz or .nc file; needed where there are several.
+        path: an .npy, .npz, .csv (also .tsv, .txt) or .nc file, any of them also with .gz; a pipe;
+            or ``-`` for standard input. More than two dimensions, such as images, are flattened
+            into features, with a note.
+        array: the name of the array in an .npz or .nc file (``group/name`` in a group); needed
+            where there are several.
 
     Returns:
         The samples.
 
     Raises:
-        ValueError: the file is missing, of another or a broken format, or does not hold a table
-            of at least two samples of finite real numbers that differ; one sentence.
+        ValueError: the file is missing, of another or a broken format, does not fit into memory,
+            or does not hold a table of at least two samples of finite real numbers that differ;
+            one sentence.
     """
-    file = Path(path)
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "does not exist"
-        raise ValueError(f"the file {str(path)!r} {what}; pass one of {', '.join(SUFFIXES)}.")
-    suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(
-            f"{file.name!r} is of a type that cannot be read ({suffix or 'no suffix'}); "
-            f"pass one of {', '.join(SUFFIXES)}."
-        )
-    if array is not None and suffix not in (".npz", ".nc", ".netcdf"):
-        raise ValueError(f"{file.name!r} holds no named arrays, so none can be chosen by name.")
-    require_memory(4.0 * file.stat().st_size, f"reading {file.name!r}")
-    if suffix in (".npy", ".npz"):
-        values, notes = _read_numpy(file, array)
-    elif suffix in (".nc", ".netcdf"):
-        values, notes = _read_netcdf(file, array)
+    try:
+        return _read(path, array)
+    except MemoryError:
+        raise ValueError(f"{Path(path).name!r} does not fit into memory; {_ADVICE}") from None
+
+
+def _read(path: str | Path, array: str | None) -> Table:
+    if str(path) == "-":
+        content, name, suffix = sys.stdin.buffer.read(), "standard input", ""
     else:
-        values, notes = _read_text(file)
-    return _checked(values, file.name, notes)
-
-
-def _read_numpy(file: Path, array: str | None) -> tuple[NDArray[np.generic], list[str]]:
-    """The array of an npy file, or one of an npz file."""
-    broken = f"{file.name!r} is not a readable numpy file: it is truncated or of another format."
-    try:
-        with file.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return loaded, []
-            with loaded:
-                name = _choose(file.name, list(loaded.files), array)
-                return np.asarray(loaded[name]), [f"Array {name!r} of {file.name}."]
-    except (EOFError, OSError, zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(broken) from error
-    except ValueError as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+        file = Path(path)
+        if not file.exists() or file.is_dir():
+            what = "is a folder" if file.is_dir() else "does not exist"
+            raise ValueError(f"the file {str(path)!r} {what}; pass one of {', '.join(SUFFIXES)}.")
+        name, suffix = file.name, _suffix(file)
+        if suffix and suffix not in SUFFIXES and file.is_file():
             raise ValueError(
-                f"{file.name!r} holds Python objects or is not a numpy file; save plain numbers."
-            ) from error
-        if file.name in str(error):
-            raise
-        raise ValueError(broken) from error
+                f"{name!r} is of a type that cannot be read ({suffix}); "
+                f"pass one of {', '.join(SUFFIXES)}."
+            )
+        if not suffix and file.is_file():
+            raise ValueError(
+                f"{name!r} is of a type that cannot be read (no suffix); "
+                f"pass one of {', '.join(SUFFIXES)}."
+            )
+        if file.is_file():
+            require_memory(2.0 * file.stat().st_size, f"reading {name!r}", advice=_ADVICE)
+        content = file.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = _unpacked(content, name)
+    kind = _kind(content, suffix)
+    if array is not None and kind not in ("npz", "netcdf"):
+        raise ValueError(f"{name!r} holds no named arrays, so none can be chosen by name.")
+    if kind == "text":
+        text = parse_text(content, name, tabs=suffix == ".tsv")
+        return _checked(text.values, name, list(text.notes), text.names)
+    readers = {"npy": _read_npy, "npz": _read_npz, "netcdf": _read_netcdf}
+    values, notes = readers[kind](content, name, array)
+    return _checked(values, name, notes)
 
 
-def _read_netcdf(file: Path, array: str | None) -> tuple[NDArray[np.generic], list[str]]:
-    """One numeric variable of a netCDF file; its first dimension counts samples."""
+def _suffix(file: Path) -> str:
+    """The suffix in small letters, that under .gz where there is one; none for a pipe."""
+    if not file.is_file():
+        return ""
+    suffixes = [s.lower() for s in file.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes = suffixes[:-1]
+    return suffixes[-1] if suffixes else ""
+
+
+def _unpacked(content: bytes, name: str) -> bytes:
+    """What gzip has packed, as far as it fits."""
     try:
-        with xr.open_dataset(file, engine=_reading_engine(file)) as dataset:
-            numeric = [
-                str(name) for name, v in dataset.data_vars.items() if v.dtype.kind in "fiub"
-            ]
-            name = _choose(file.name, numeric, array)
-            return np.asarray(dataset[name].values), [f"Variable {name!r} of {file.name}."]
+        with gzip.open(io.BytesIO(content)) as stream:
+            parts, size = [], 0
+            while part := stream.read(2**24):
+                size += len(part)
+                require_memory(3.0 * size, f"unpacking {name!r}", advice=_ADVICE)
+                parts.append(part)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{name!r} is not a readable gzip file: it is truncated.") from error
+    return b"".join(parts)
+
+
+def _kind(content: bytes, suffix: str) -> str:
+    """What the first bytes say, or else the suffix."""
+    if content[:6] == b"\x93NUMPY":
+        return "npy"
+    if content[:4] == b"PK\x03\x04":
+        return "npz"
+    if content[:3] == b"CDF" or content[:4] == b"\x89HDF":
+        return "netcdf"
+    return {".npy": "npy", ".npz": "npz", ".nc": "netcdf", ".netcdf": "netcdf"}.get(suffix, "text")
+
+
+def _broken(name: str) -> str:
+    return f"{name!r} is not a readable numpy file: it is truncated or of another format."
+
+
+def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type of a stored array, without its numbers."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(stream)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(_broken(name)) from error
+    return shape, dtype
+
+
+def _load(stream: IO[bytes], name: str, label: str) -> NDArray[np.generic]:
+    """A stored array, if it and its double precision fit into memory."""
+    shape, dtype = _header(stream, name)
+    if dtype.hasobject:
+        raise ValueError(
+            f"{name!r} holds Python objects or is not a numpy file; save plain numbers."
+        )
+    number = float(math.prod(shape))
+    require_memory(number * (8.0 + dtype.itemsize), f"unpacking {label}", advice=_ADVICE)
+    stream.seek(0)
+    try:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(_broken(name)) from error
+
+
+def _read_npy(
+    content: bytes, name: str, array: str | None
+) -> tuple[NDArray[np.generic], list[str]]:
+    """The array of an npy file."""
+    return _load(io.BytesIO(content), name, repr(name)), []
+
+
+def _read_npz(
+    content: bytes, name: str, array: str | None
+) -> tuple[NDArray[np.generic], list[str]]:
+    """One array of numbers of an npz file; others beside it are left alone."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            found = {}
+            for member in members.namelist():
+                with members.open(member) as stream:
+                    found[member.removesuffix(".npy")] = _header(stream, name)
+            if set(found) >= _SPARSE - {"indices", "indptr"} and "format" in found:
+                raise ValueError(f"{name!r} holds a sparse matrix; save X.toarray() instead.")
+            numeric = [key for key, (_, kind) in found.items() if kind.kind in "fiub"]
+            if not numeric and any(kind.hasobject for _, kind in found.values()):
+                raise ValueError(
+                    f"{name!r} holds Python objects or is not a numpy file; save plain numbers."
+                )
+            key = _choose(name, numeric, array)
+            with members.open(key + ".npy") as stream:
+                values = _load(stream, name, f"{key!r} of {name!r}")
+    except (zipfile.BadZipFile, KeyError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(_broken(name)) from error
+    return values, [f"Array {key!r} of {name}."]
+
+
+def _read_netcdf(
+    content: bytes, name: str, array: str | None
+) -> tuple[NDArray[np.generic], list[str]]:
+    """One numeric variable of a netCDF file; its first dimension counts samples."""
+    engine = "scipy" if content[:3] == b"CDF" else "h5netcdf"
+    if engine == "h5netcdf" and content[:4] != b"\x89HDF":
+        raise ValueError(f"{name!r} is not a netCDF file; its first bytes say otherwise.")
+    if engine == "h5netcdf" and not has_h5netcdf():
+        raise ValueError(
+            f"{name!r} is a netCDF 4 file, which needs h5netcdf to be read: "
+            'pip install "geco-theory[report]".'
+        )
+    try:
+        numeric: dict[str, tuple[str | None, str]] = {}
+        for group in _groups(content, engine):
+            # times are of no use here, and not every unit of theirs can be decoded
+            with xr.open_dataset(
+                io.BytesIO(content), engine=engine, group=group, decode_times=False
+            ) as dataset:
+                for key, variable in dataset.data_vars.items():
+                    if variable.dtype.kind in "fiub":
+                        label = f"{group}/{key}" if group else str(key)
+                        numeric[label] = (group, str(key))
+        key = _choose(name, list(numeric), array)
+        group, variable_name = numeric[key]
+        with xr.open_dataset(
+            io.BytesIO(content), engine=engine, group=group, decode_times=False
+        ) as dataset:
+            variable = dataset[variable_name]
+            require_memory(
+                float(variable.size) * (8.0 + variable.dtype.itemsize),
+                f"unpacking {key!r} of {name!r}",
+                advice=_ADVICE,
+            )
+            return np.asarray(variable.values), [f"Variable {key!r} of {name}."]
     except ValueError as error:
-        if file.name in str(error):
+        if name in str(error):
             raise
-        raise ValueError(f"{file.name!r} is not a readable netCDF file.") from error
+        raise ValueError(f"{name!r} is not a readable netCDF file ({error}).") from error
     except (OSError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
-            f"{file.name!r} is not a readable netCDF file: it is truncated or of another format."
+            f"{name!r} is not a readable netCDF file: it is truncated or of another format."
         ) from error
 
 
-def _reading_engine(file: Path) -> str:
-    """What reads this file: netCDF 3 by scipy, netCDF 4 by an extra."""
-    with file.open("rb") as stream:
-        magic = stream.read(4)
-    if magic[:3] == b"CDF":
-        return "scipy"
-    if magic != b"\x89HDF":
-        raise ValueError(f"{file.name!r} is not a netCDF file; its first bytes say otherwise.")
-    if not has_h5netcdf():
-        raise ValueError(
-            f"{file.name!r} is a netCDF 4 file, which needs h5netcdf to be read: "
-            'pip install "geco-theory[report]".'
-        )
-    return "h5netcdf"
+def _groups(content: bytes, engine: str) -> list[str | None]:
+    """The root and all groups of a netCDF file."""
+    found: list[str | None] = [None]
+    if engine == "h5netcdf":
+        import h5py
+
+        with h5py.File(io.BytesIO(content), "r") as file:
+            file.visititems(
+                lambda key, item: found.append(key) if isinstance(item, h5py.Group) else None
+            )
+    return found
 
 
 def has_h5netcdf() -> bool:
@@ -134,49 +267,6 @@ def has_h5netcdf() -> bool:
     except ModuleNotFoundError:
         return False
     return bool(h5netcdf)
-
-
-def _read_text(file: Path) -> tuple[NDArray[np.generic], list[str]]:
-    """Numbers separated by commas, semicolons, tabs or blanks; a header row is skipped."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file.name!r} is not a text file in UTF-8.") from error
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if not lines:
-        raise ValueError(f"{file.name!r} is empty.")
-    separator = next((s for s in (",", ";", "\t") if s in lines[0]), None)
-    if separator is None:
-        rows = [line.split() for line in lines]
-    else:
-        rows = list(csv.reader(lines, delimiter=separator))
-    notes = []
-    if not any(_number(cell) is not None for cell in rows[0]):
-        notes.append(f"The first row of {file.name} was read as a header.")
-        rows = rows[1:]
-    if not rows:
-        raise ValueError(f"{file.name!r} has a header but no rows.")
-    width = len(rows[0])
-    values = np.empty((len(rows), width))
-    for i, row in enumerate(rows):
-        place = f"{file.name!r}, row {i + 1} of the data"
-        if len(row) != width:
-            raise ValueError(f"{place} has {len(row)} columns where the first has {width}.")
-        for j, cell in enumerate(row):
-            number = _number(cell)
-            if number is None:
-                what = f"{cell.strip()!r} is not a number" if cell.strip() else "the cell is empty"
-                raise ValueError(f"{place}, column {j + 1}: {what}; drop or encode that column.")
-            values[i, j] = number
-    return values, notes
-
-
-def _number(cell: str) -> float | None:
-    """A cell as a number; None if it is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return None
 
 
 def _choose(file: str, names: list[str], wanted: str | None) -> str:
@@ -193,7 +283,9 @@ def _choose(file: str, names: list[str], wanted: str | None) -> str:
     return names[0]
 
 
-def _checked(values: NDArray[np.generic], name: str, notes: list[str]) -> Table:
+def _checked(
+    values: NDArray[np.generic], name: str, notes: list[str], columns: tuple[str, ...] = ()
+) -> Table:
     """A table of finite numbers with something in it."""
     if values.dtype.kind not in "fiub":
         raise ValueError(f"{name!r} must hold real numbers, got {values.dtype}.")
@@ -223,4 +315,4 @@ def _checked(values: NDArray[np.generic], name: str, notes: list[str]) -> Table:
         )
     if (table == table[0]).all():
         raise ValueError(f"{name!r} has no variance: all {table.shape[0]} samples are equal.")
-    return Table(table, name, tuple(notes))
+    return Table(table, name, tuple(notes), columns)

@@ -1,0 +1,13 @@
+"""Objectives that GECO is compared with, behind the same calls."""
+
+from geco_core.baselines.gaussian import ELBO, AnnealedELBO, OptimalSigmaELBO
+from geco_core.baselines.scheduled import CyclicalELBO, FreeBitsELBO, SetPointELBO
+
+__all__ = [
+    "ELBO",
+    "AnnealedELBO",
+    "CyclicalELBO",
+    "FreeBitsELBO",
+    "OptimalSigmaELBO",
+    "SetPointELBO",
+]
