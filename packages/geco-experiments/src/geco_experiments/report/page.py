@@ -26,8 +26,8 @@ __all__ = ["ReportError", "build_report", "read_studies"]
 
 TITLE = "GECO: the figures of “Taming VAEs”, remade"
 RUNS_TITLE = "GECO: runs"
-OPENING = ("target", "linear-gaussian", "figure-2")
-"""The studies whose first figure and first claim open the page, where they were made."""
+OPENING = {"target": "curves", "linear-gaussian": "optimum", "figure-2": "phases-blobs"}
+"""The studies that open the page, where they were made: a figure, and the first claim."""
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _NUMBER = re.compile(r"[-+−±≤≥<>~]?\s?[\d.,]+([eE][-+]?\d+)?\s?(%|s|nats|±.*)?$")
 
@@ -60,6 +60,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
             "make some with `geco reproduce --out DIR` or `geco run --out DIR`"
         )
         raise ReportError(msg)
+    opening = _opening(studies)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("geco_experiments"),
         autoescape=jinja2.select_autoescape(default=True),
@@ -69,7 +70,8 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
     page = environment.get_template("report.html.j2").render(
         title=title if studies else RUNS_TITLE,
         lead=_lead(studies),
-        opening=_opening(studies),
+        opening=opening,
+        shown={(study.name, figure.file) for study, figure, _ in opening},
         later=[study for study in studies if study.command],
         run_figures=[
             {
@@ -179,11 +181,12 @@ def _run_row(path: Path, run: xr.Dataset) -> dict[str, str]:
 
 def _opening(studies: list[Findings]) -> list[tuple[Findings, Figure, Claim]]:
     """Three pictures, each with the claim that it decides."""
-    known = {study.name: study for study in studies}
     return [
-        (study, study.figures[0], study.claims[0])
-        for study in (known[name] for name in OPENING if name in known)
-        if study.figures and study.claims
+        (study, figure, study.claims[0])
+        for name in OPENING
+        for study in studies
+        for figure in study.figures
+        if study.name == name and study.claims and Path(figure.file).stem == OPENING[name]
     ]
 
 
