@@ -184,3 +184,53 @@ def docs(session: nox.Session) -> None:
     """Build the documentation as HTML under docs/_build."""
     install(session, *DOCS, editable=PACKAGES)
     build_docs(session, *session.posargs)
+
+
+@nox.session
+def gallery(session: nox.Session) -> None:
+    """Run the notebooks of the documentation anew, outputs kept in place (minutes)."""
+    install(session, "nbclient", "ipykernel", "matplotlib", editable=PACKAGES)
+    settings(session)
+    session.run("python", "tools/gallery.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def version(session: nox.Session) -> None:
+    """Set the number of the coming release: `nox -s version -- 0.2.0`."""
+    session.run("python", "tools/release.py", "version", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def address(session: nox.Session) -> None:
+    """Set the project's address: `nox -s address -- https://host.example/owner/geco`."""
+    session.run("python", "tools/release.py", "address", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build what is published, check it, and run each README's example on what was built."""
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    install(session, "build", "twine")
+    for name in PACKAGES:  # the wheel is built from the source archive, not from the folder
+        session.run(
+            "python", "-m", "build", "--outdir", str(dist), f"packages/{name}", silent=True
+        )
+    files = sorted(dist.iterdir())
+    kinds = sorted(path.suffix for path in files)
+    if kinds != [".gz"] * len(PACKAGES) + [".whl"] * len(PACKAGES):
+        session.error(f"eight files were to be built, there are {[path.name for path in files]}")
+    session.run("twine", "check", "--strict", *map(str, files))
+    wheel = {path.name.split("-")[0].replace("_", "-"): str(path) for path in dist.glob("*.whl")}
+    settings(session)
+    for name in PACKAGES:
+        home = Path(session.create_tmp()) / name
+        shutil.rmtree(home, ignore_errors=True)
+        session.run("python", "-m", "venv", str(home))
+        python = str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
+        # siblings by path: a package of the same name on an index must not be taken instead
+        needs = [wheel[sibling] for sibling in (*SIBLINGS[name], name)]
+        session.run(
+            python, "-m", "pip", "install", "-q", "-c", "constraints.txt", *needs, external=True
+        )
+        session.run(python, "tools/readme.py", f"packages/{name}/README.md", external=True)

@@ -2,7 +2,7 @@
 
 Every time is CPU time of this process on one thread (mnist: two threads, wall clock as well;
 jobs: wall clock), and every claim is a ratio within one part. Name the parts to run; by default
-all but mnist, free-1797 and equal-others:
+all but mnist, forecast, free-1797 and equal-others:
 
     iteration   one blocked pass over its floor: two matrix products and n K exponentials
     free-600    free masses, 60 temperatures, against plain Blahut-Arimoto; certificates checked
@@ -19,6 +19,7 @@ all but mnist, free-1797 and equal-others:
     clusterings time and labels against SpectralClustering and MeanShift
     growth      seconds against n and d
     mnist       60,000 images in 50 principal components, cooling to 500 values (GECO_DATA_HOME)
+    forecast    the forecast of the rate (D10) on MNIST and Fashion-MNIST (GECO_DATA_HOME)
 """
 
 import argparse
@@ -36,7 +37,7 @@ from sklearn.datasets import load_digits, make_blobs
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
-from geco_theory import PhaseTransitions
+from geco_theory import PhaseTransitions, forecast_rate
 from geco_theory.deterministic_annealing import solve_equal
 from geco_theory.free_energy import Mixture, Solution, StandardData, merge_coincident, moments
 from geco_theory.npmle import Landscape, ascend, solve_free
@@ -335,16 +336,34 @@ def growth() -> None:
         print(f"  n={n} d={d}: {seconds:.1f} s, certified at {solved} of 20", flush=True)
 
 
-def mnist() -> None:
+def training_images(fashion: bool) -> np.ndarray | None:
+    """MNIST or Fashion-MNIST in [0, 1], from wherever it is under GECO_DATA_HOME."""
     home = os.environ.get("GECO_DATA_HOME")
     paths = sorted(Path(home or ".").rglob("*train-images*3-ubyte*")) if home else []
-    paths = [path for path in paths if "fashion" not in str(path).lower()]
+    paths = [path for path in paths if ("fashion" in str(path).lower()) is fashion]
     if not paths:
-        print("mnist: no training images under GECO_DATA_HOME; skipped")
-        return
+        print("no training images under GECO_DATA_HOME; skipped")
+        return None
     opened = gzip.open if paths[0].suffix == ".gz" else open
     with opened(paths[0], "rb") as stream:
-        images = np.frombuffer(stream.read(), np.uint8, offset=16).reshape(-1, 784) / 255.0
+        return np.frombuffer(stream.read(), np.uint8, offset=16).reshape(-1, 784) / 255.0
+
+
+def forecast() -> None:
+    for name, fashion in (("mnist", False), ("fashion-mnist", True)):
+        images = training_images(fashion)
+        if images is None:
+            continue
+        spent = time.process_time()
+        table = forecast_rate(images, (0.06, 0.08, 0.1, 0.125, 0.175), random_state=0)
+        print(f"{name}: {time.process_time() - spent:.0f} CPU s")
+        print(table.to_dataframe().round(3).to_string(), flush=True)
+
+
+def mnist() -> None:
+    images = training_images(False)
+    if images is None:
+        return
     images -= images.mean(axis=0)
     axes = np.linalg.eigh(images.T @ images)[1][:, ::-1][:, :50]
     X = images @ axes
@@ -362,13 +381,16 @@ def mnist() -> None:
     print(f"mnist, n={len(X)}, 50 components: {counts.min()} to {counts.max()} values")
     print(f"  {seconds:.0f} s, {spent:.0f} CPU s, {memory:.1f} GiB")
     print(found.path_.to_dataframe().to_string(), flush=True)
-    data, solution = found._data, found._solutions[min(found._solutions)]
-    log_z = moments(data, solution.mixture, solution.temperature).log_z
-    landscape = Landscape(data, log_z, solution.temperature, np.float32, 2)
+    data = StandardData.from_samples(X)
+    coldest = float(found.path_["temperature"].min())
+    decoder = found.decoder_values(coldest)
+    temperature = coldest / data.temperature_unit
+    mixture = Mixture(data.to_standard(decoder["value"].values), decoder["mass"].values)
+    log_z = moments(data, mixture, temperature).log_z
+    landscape = Landscape(data, log_z, temperature, np.float32, 2)
     log_d, ahead = landscape.step(data.rows)
     highest = ahead[np.argsort(-log_d)[:3000]]
-    values = solution.mixture.values
-    longer = ascend(data, log_z, solution.temperature, highest, known=values, refine=False)
+    longer = ascend(data, log_z, temperature, highest, known=mixture.values, refine=False)
     print(
         f"  lowest temperature, a longer search: ln D at all {len(X)} data points at most "
         f"{log_d.max():.1e}; climbs from the 3,000 highest end at {longer.log_supremum:.1e}, "
@@ -387,6 +409,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "clusterings": clusterings,
     "growth": growth,
     "mnist": mnist,
+    "forecast": forecast,
 }
 
 

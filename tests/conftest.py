@@ -1,6 +1,7 @@
-"""The helpers beside these tests are imported by name."""
+"""The helpers beside these tests, and the tools of the repository, are imported by name."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tools")]

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from sources import ROOT, tracked
+from release import address
+from sources import PACKAGES, ROOT, folder, tracked
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+\s+(.*?)\s*$|^\(([\w-]+)\)=$", re.MULTILINE)
@@ -15,7 +16,8 @@ NAMED = re.compile(
 )
 #: files that the reader writes or receives, or that belong to another project
 OTHERS = {
-    "results.md", "conf.py", "__init__.py", "__main__.py", "setup.py", "train.py", "conftest.py",
+    "results.md",
+    "first.py", "conf.py", "__init__.py", "__main__.py", "setup.py", "train.py", "conftest.py",
     "mine.py", "pyproject.toml", "dataset.py", "script.py", "your_script.py",
     "gqn/generator.py",
 }  # fmt: skip
@@ -28,6 +30,15 @@ def pages() -> list[Path]:
 def texts() -> list[Path]:
     """Pages, and sources with the docstrings and comments in them."""
     return [*pages(), *(path for path in tracked("*.py", "*.toml") if "tests" not in path.parts)]
+
+
+HOME = address(ROOT)
+
+
+def in_repository(target: str) -> Path | None:
+    """The file that an absolute link to the repository's pages is about."""
+    found = re.match(rf"{re.escape(HOME)}/(?:blob|tree)/main/([^#]+)", target)
+    return ROOT / found[1] if found else None
 
 
 def name(path: Path) -> str:
@@ -49,9 +60,9 @@ def test_links_lead_somewhere(page):
     missing = []
     for target in LINK.findall(text):
         file, _, fragment = target.partition("#")
-        if "://" in target or target.startswith("mailto:"):
+        goal = in_repository(target) or (page if not file else page.parent / file)
+        if target.startswith(("http://", "https://", "mailto:")) and not in_repository(target):
             continue
-        goal = page if not file else page.parent / file
         if not goal.exists() or (
             fragment and goal.suffix == ".md" and fragment not in anchors(goal)
         ):
@@ -83,3 +94,9 @@ def test_nothing_is_said_to_lie_outside_the_repository():
     absolute = re.compile(r"(?<![\w.:/])/(?:home|root|work|tmp|opt|Users)/\w")
     for path in [*texts(), *tracked("*.cff", "*.yaml")]:
         assert not absolute.search(path.read_text("utf-8")), path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_links_of_package_readmes_work_on_an_index_page(package):
+    text = CODE_BLOCK.sub("", (folder(package) / "README.md").read_text("utf-8"))
+    assert [target for target in LINK.findall(text) if "://" not in target] == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from geco_models import MLPVAE, NVPVAE, ConvVAE
+from geco_models import MLPVAE, NVPVAE, ConvVAE, HierarchicalVAE
 
 SIGMA = 0.2
 BLOB_SIGMA = 0.1
@@ -72,8 +72,9 @@ def mean_image_loss(images, held_out, sigma=SIGMA):
         lambda: ConvVAE((1, 12, 12), 4, 16),
         lambda: NVPVAE((1, 12, 12), 4, "prior", 4, flow_hidden=(32,), width=16),
         lambda: NVPVAE((1, 12, 12), 4, "posterior", 4, flow_hidden=(32,), width=16),
+        lambda: HierarchicalVAE((1, 12, 12), (2, 1), 16),
     ],
-    ids=["mlp", "conv", "nvp-prior", "nvp-posterior"],
+    ids=["mlp", "conv", "nvp-prior", "nvp-posterior", "hierarchical"],
 )
 def test_blobs_are_learnt(build, seeded):
     images, held_out = blobs(2000), blobs(500)
@@ -82,11 +83,12 @@ def test_blobs_are_learnt(build, seeded):
     )
     share = final / mean_image_loss(images, held_out, BLOB_SIGMA)
     assert (windows.diff() < 0).all(), windows
-    assert share < 0.5, share  # measured over four seeds: 0.15 (mlp), 0.24 to 0.40 (others)
+    assert share < 0.5, share  # measured over four seeds: 0.15 (mlp), 0.24 to 0.40, 0.12 (layers)
     assert kl > 1, kl
 
 
-# measured over these seeds: shares of 0.29 to 0.34, 0.28 to 0.29, 0.27 to 0.32, 0.27 to 0.28
+# measured over these seeds: shares of 0.29 to 0.34, 0.28 to 0.29, 0.27 to 0.32, 0.27 to 0.28;
+# of the layers over the first seed: 0.18
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
@@ -95,8 +97,9 @@ def test_blobs_are_learnt(build, seeded):
         lambda: ConvVAE(output="sigmoid"),
         NVPVAE,
         lambda: NVPVAE(flow="posterior"),
+        HierarchicalVAE,
     ],
-    ids=["conv", "conv-sigmoid", "nvp-prior", "nvp-posterior"],
+    ids=["conv", "conv-sigmoid", "nvp-prior", "nvp-posterior", "hierarchical"],
 )
 def test_negative_elbo_on_mnist_falls_steadily(build, seeded):
     images, held_out = digits()

@@ -83,3 +83,17 @@ def test_above_the_top_transition_one_value_is_where_the_search_begins() -> None
     assert solver.solve(1.001 * top, solver.all_data()).work.get("newton", 0) == 0
     assert solver.solve(1.001 * top, solver.all_data()).mixture.size == 1
     assert solver.solve(0.999 * top, solver.all_data()).mixture.size > 1
+
+
+@pytest.mark.parametrize(("highest", "first"), [(1.1, 1.1), (0.3, 0.02)])
+def test_both_ends_begin_at_the_top_unless_all_is_cold(
+    standard_digits: StandardData, highest: float, first: float
+) -> None:
+    top = top_transition(standard_digits).temperature
+    solver = Solver(standard_digits, "free", 1e-6, 1024.0, top=top)
+    grid = top * np.geomspace(0.02, highest, 6)
+    seen: list[Solution] = []
+    follow(solver, grid, "both ends", None, None, seen.append, seen.append)
+    assert seen[0].temperature == pytest.approx(first * top)
+    np.testing.assert_allclose(np.sort([s.temperature for s in seen]), grid)
+    assert all(s.converged for s in seen)

@@ -14,6 +14,7 @@ from geco_core.constraints import (
     Equality,
     FeatureReconstructionError,
     LocalMoments,
+    NegativeLogLikelihood,
     NetworkFeatures,
     PatchCrossCorrelation,
     PerGroup,
@@ -23,6 +24,7 @@ from geco_core.constraints import (
     ToleranceConstraint,
 )
 from geco_core.constraints.base import CallableConstraint, Constraint
+from geco_core.discretized_logistic import DiscretizedLogistic
 from geco_core.info import Info
 from geco_core.multipliers.paper import PaperUpdate
 from geco_core.multipliers.robust import RobustUpdate
@@ -40,12 +42,14 @@ __all__ = [
     "ColumnUpdate",
     "Constraint",
     "CyclicalELBO",
+    "DiscretizedLogistic",
     "Equality",
     "FeatureReconstructionError",
     "FreeBitsELBO",
     "Info",
     "LocalMoments",
     "MultiplierUpdate",
+    "NegativeLogLikelihood",
     "NetworkFeatures",
     "Observation",
     "OptimalSigmaELBO",

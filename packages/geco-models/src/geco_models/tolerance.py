@@ -77,8 +77,12 @@ class ToleranceModulation(nn.Module):
 
         Raises:
             TypeError: If `kappa` is not a number or a floating-point tensor.
-            ValueError: If it is of a wrong shape or outside the range.
+            ValueError: If it is of a wrong shape or outside the range, or `hidden` has not as many
+                features as the modulation.
         """
+        if hidden.dim() < 2 or hidden.shape[1] != self.features:
+            shape = tuple(hidden.shape)
+            raise ValueError(f"`hidden` must be (batch, {self.features}, ...), got {shape}")
         kappa = check_tolerance(
             kappa, (self.low, self.high), hidden.shape[0], hidden, type(self).__name__
         )

@@ -24,6 +24,7 @@ Report = Callable[[Solution], None]
 _MOST_REVISIONS = 4  # of each temperature
 _DEFAULT_NUMBER = 40
 _COLDEST = 1e-200  # in units of the total variance
+_COLD = 0.5  # of the top transition: below it a path does not begin at one value
 _MANY = 0.5  # of the samples: values from which on heating begins at the other end
 _LOWEST = 1 / 30  # of the stability temperature
 _ABOVE_TOP = 1.05  # times the top transition
@@ -105,8 +106,8 @@ def follow(
     """
     solved: list[Solution] = []
     jobs = effective_n_jobs(n_jobs) if solver.masses == "free" else 1
-    if direction == "both ends" and jobs > 1:
-        direction = "heating"  # stretches need no order
+    if direction == "both ends" and (jobs > 1 or temperatures[-1] < _COLD * solver.top):
+        direction = "heating"  # stretches need no order; where all is cold there are many values
     order = temperatures if direction == "heating" else temperatures[::-1]
     start = solver.all_data() if direction == "heating" else solver.one_value()
     many = _MANY * len(solver.data.rows) if direction == "both ends" else np.inf

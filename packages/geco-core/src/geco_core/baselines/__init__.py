@@ -1,6 +1,6 @@
 """Objectives that GECO is compared with, behind the same calls."""
 
-from geco_core.baselines.gaussian import ELBO, AnnealedELBO, OptimalSigmaELBO
+from geco_core.baselines.gaussian import ELBO, AnnealedELBO, GaussianBaseline, OptimalSigmaELBO
 from geco_core.baselines.scheduled import CyclicalELBO, FreeBitsELBO, SetPointELBO
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "AnnealedELBO",
     "CyclicalELBO",
     "FreeBitsELBO",
+    "GaussianBaseline",
     "OptimalSigmaELBO",
     "SetPointELBO",
 ]

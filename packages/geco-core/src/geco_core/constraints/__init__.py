@@ -5,6 +5,7 @@ from geco_core.constraints.cross_correlation import PatchCrossCorrelation
 from geco_core.constraints.equality import Equality
 from geco_core.constraints.features import FeatureReconstructionError, LocalMoments
 from geco_core.constraints.groups import PerGroup
+from geco_core.constraints.likelihood import NegativeLogLikelihood
 from geco_core.constraints.network_features import NetworkFeatures
 from geco_core.constraints.proxy import Proxied
 from geco_core.constraints.rate import Rate
@@ -16,6 +17,7 @@ __all__ = [
     "Equality",
     "FeatureReconstructionError",
     "LocalMoments",
+    "NegativeLogLikelihood",
     "NetworkFeatures",
     "PatchCrossCorrelation",
     "PerGroup",

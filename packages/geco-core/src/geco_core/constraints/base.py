@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from geco_core.constraints.frozen import FrozenMetric, is_metric
+from geco_core.held import Held
 from geco_core.validation import check_batch, check_violation, positive
 
 __all__ = [
@@ -185,7 +187,9 @@ class CallableConstraint(Constraint):
 
     Args:
         function: Returns one violation per example, satisfied where :math:`\le 0`. Keywords that
-            it does not name are not passed to it.
+            it does not name are not passed to it. A module of whose parameters none is to be
+            trained (it is in evaluation mode, or none needs a gradient) is a metric: it stays in
+            evaluation mode and is no part of the constraint's parameters and state.
         scale: The unit of its violations: what counts as a violation of 100%.
         reduction: How elements become one value per example, in words.
 
@@ -207,10 +211,24 @@ class CallableConstraint(Constraint):
                 f"`function` must be callable as (x, reconstruction, **batch), "
                 f"got {type(function).__name__}"
             )
-        self.function = function
+        # a module with parameters to train belongs to this one; a metric does not
+        if isinstance(function, nn.Module) and not is_metric(function):
+            self._held: Held | FrozenMetric | None = None
+            self._modules["function"] = function
+        elif isinstance(function, nn.Module):
+            self._held = FrozenMetric(function)
+        else:
+            self._held = Held(function, "the function: define it at the top of a module")
         self.reduction = reduction
         self._scale = positive("scale", scale)
         self.keywords = _accepted_keywords(function)
+
+    @property
+    def function(self) -> Callable[..., Tensor]:
+        """The function that was given."""
+        if isinstance(self._held, FrozenMetric):
+            return self._held.network
+        return self._modules["function"] if self._held is None else self._held.value  # type: ignore[return-value]
 
     @property
     def scale(self) -> float:
@@ -221,7 +239,8 @@ class CallableConstraint(Constraint):
         """Calls the function with the keywords that it accepts."""
         if self.keywords is not None:
             batch = {key: value for key, value in batch.items() if key in self.keywords}
-        violation = self.function(x, reconstruction, **batch)
+        call = self._modules["function"] if self._held is None else self._held
+        violation = call(x, reconstruction, **batch)  # type: ignore[misc]
         if not isinstance(violation, Tensor):
             raise TypeError(
                 f"a constraint must return a tensor with one violation per example, "

@@ -36,6 +36,8 @@ from geco_core.validation import check_images, positive
 
 __all__ = ["PatchCrossCorrelation"]
 
+_LEAST = 1e-30  # of a variance in units of the example: its square root has no rounding yet
+
 
 class PatchCrossCorrelation(ToleranceConstraint):
     r"""PNCC: the mean correlation of corresponding patches is at least :math:`\kappa`.
@@ -137,7 +139,7 @@ class PatchCrossCorrelation(ToleranceConstraint):
             if observed is not None:
                 observed = observed.expand_as(x).flatten(0, 1).unsqueeze(1)
             a, b = a.flatten(0, 1).unsqueeze(1), b.flatten(0, 1).unsqueeze(1)
-        a, b = _centred(a, observed), _centred(b, observed)
+        (a, unit_a), (b, unit_b) = _normalised(a, observed), _normalised(b, observed)
 
         fraction: Tensor | None = None
         divisor: Tensor | None = None
@@ -153,10 +155,13 @@ class PatchCrossCorrelation(ToleranceConstraint):
             moments = moments / divisor
         mean_a, mean_b, second_a, second_b, second_ab = moments.unbind(0)
         covariance = second_ab - mean_a * mean_b
-        flat_a, flat_b = self._flat_variance(second_a), self._flat_variance(second_b)
+        flat_a, flat_b = (
+            self._flat_variance(second, unit.reshape(-1, *[1] * (second.ndim - 1)))
+            for second, unit in ((second_a, unit_a), (second_b, unit_b))
+        )
         inverse_a = _positive(second_a - mean_a.square(), flat_a).rsqrt()
         inverse_b = _positive(second_b - mean_b.square(), flat_b).rsqrt()
-        correlation = (covariance + (flat_a * flat_b).sqrt()) * inverse_a * inverse_b
+        correlation = (covariance + flat_a.sqrt() * flat_b.sqrt()) * inverse_a * inverse_b
         missing = 1 - correlation.clamp(-1, 1)  # rounding only
         if self.per_channel:
             missing = missing.reshape(*x.shape[:2], *missing.shape[1:])
@@ -170,8 +175,10 @@ class PatchCrossCorrelation(ToleranceConstraint):
         """0 for examples of which nothing was observed."""
         return observed_examples(x, mask)
 
-    def _flat_variance(self, second_moment: Tensor) -> Tensor:
-        return self.eps**2 + rounding_floor(second_moment)
+    def _flat_variance(self, second_moment: Tensor, unit: Tensor) -> Tensor:
+        # away from 0, also where the square of eps in units of large images underflows
+        flat = (self.eps / unit).square().clamp(min=_LEAST)
+        return flat + rounding_floor(second_moment)
 
     def extra_repr(self) -> str:
         """The tolerance, the constant of flat patches and the reduction."""
@@ -184,12 +191,25 @@ def _positive(variance: Tensor, flat: Tensor) -> Tensor:
     return torch.maximum(variance + flat, flat / 2)
 
 
-def _centred(values: Tensor, observed: Tensor | None) -> Tensor:
-    """Subtracts from every example its mean, one number: the correlation does not change."""
-    # a shift cancels in every variance and covariance, so its gradient is 0 and not needed
+def _normalised(values: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Every example less its mean, in a unit of its own where its values are large.
+
+    The unit is a power of 2 and at least 1, so that images up to the range of their type have
+    squares within it and small ones stay as they are, bit for bit.
+
+    Returns:
+        The values, and the unit of every example, (batch,).
+    """
+    # shift and unit cancel in every correlation, so their gradient is 0 and not needed
     constant = values.detach()
     if observed is not None:
         constant = torch.where(observed > 0, constant, 0.0)
-    mean = mean_per_example(constant, observed)
-    shifted = values - mean.reshape(-1, *[1] * (values.ndim - 1))
-    return shifted if observed is None else torch.where(observed > 0, shifted, 0.0)
+    peak = (
+        constant.flatten(1).abs().amax(1) if constant.numel() else constant.new_ones(len(values))
+    )
+    unit = peak.clamp(min=1.0).log2().floor().exp2()
+    axes = (-1, *[1] * (values.ndim - 1))
+    scale = unit.reshape(axes)
+    shifted = values / scale
+    shifted = shifted - mean_per_example(constant / scale, observed).reshape(axes)
+    return shifted if observed is None else torch.where(observed > 0, shifted, 0.0), unit

@@ -7,8 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-__all__ = ["Frozen", "check_differentiable", "frozen", "outputs_of"]
+from geco_core.held import Held
+
+__all__ = [
+    "Frozen",
+    "FrozenMetric",
+    "check_differentiable",
+    "frozen",
+    "is_metric",
+    "outputs_of",
+]
 
 # by the module that was copied: the copies that are in use
 _COPIES: "weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[nn.Module]]" = (
@@ -114,8 +124,8 @@ def frozen(function: Any, name: str, *, in_state: bool = False) -> Callable[...,
     """A frozen copy of a module: evaluation mode, no parameter that needs a gradient.
 
     The module itself stays as it is, and what happens to it later has no effect on the copy. A
-    method of a module becomes that method of a frozen copy. Any other callable is returned
-    unchanged.
+    method of a module becomes that method of a frozen copy. Any other callable
+    is called as it is.
 
     Args:
         function: A module, a method of one, or any other callable.
@@ -138,7 +148,7 @@ def frozen(function: Any, name: str, *, in_state: bool = False) -> Callable[...,
         method = _Method(function.__name__)
         return Frozen(frozen_copy(owner, name), method, in_state=in_state)
     if not isinstance(function, nn.Module):
-        return function  # type: ignore[no-any-return]
+        return Held(function, f"the function `{name}`: define it at the top of a module")
     return Frozen(frozen_copy(function, name), in_state=in_state)
 
 
@@ -146,14 +156,27 @@ def frozen_copy(module: nn.Module, name: str) -> nn.Module:
     """The frozen copy of a module; one that is in use already, if the module has not changed.
 
     Raises:
-        RuntimeError: If the module cannot be copied.
+        RuntimeError: If the module cannot be copied, or has parameters without a size yet.
     """
+    for key, value in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(value):
+            raise RuntimeError(
+                f"`{name}` is kept as a frozen copy, but {key} of this {type(module).__name__} "
+                f"has no size yet; call it once with a batch before you hand it over"
+            )
     copies = _COPIES.setdefault(module, weakref.WeakSet())
     for known in copies:
         if _equal(module, known):
             return known
+    # what a forward pass has left on the module, as weight_norm does, has a graph behind it
+    left = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
-        duplicate = copy.deepcopy(module)
+        duplicate = copy.deepcopy(module, left)
     except Exception as error:
         raise RuntimeError(
             f"`{name}` is kept as a frozen copy, but this {type(module).__name__} cannot be "
@@ -162,6 +185,30 @@ def frozen_copy(module: nn.Module, name: str) -> nn.Module:
     duplicate = duplicate.eval().requires_grad_(False)
     copies.add(duplicate)
     return duplicate
+
+
+class FrozenMetric(Frozen):
+    """Calls a network that compares two things, as it stands: no copy, evaluation mode."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network.eval())
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the network."""
+        return self.network(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenMetric":
+        """Copies share the network, which nothing changes."""
+        return FrozenMetric(self.network)
+
+
+def is_metric(function: Any) -> bool:
+    """Whether it is a module with parameters of which none is to be trained."""
+    if not isinstance(function, nn.Module):
+        return False
+    parameters = list(function.parameters())
+    trained = function.training and any(p.requires_grad for p in parameters)
+    return bool(parameters) and not trained
 
 
 class _Method:

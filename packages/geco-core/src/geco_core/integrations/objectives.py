@@ -2,12 +2,12 @@
 
 from torch import nn
 
-from geco_core.baselines import ELBO, AnnealedELBO
+from geco_core.baselines import GaussianBaseline
 from geco_core.objectives import GECO
 
 __all__ = ["Objective", "numbers", "objectives_in"]
 
-Objective = GECO | ELBO | AnnealedELBO
+Objective = GECO | GaussianBaseline
 
 
 def objectives_in(module: nn.Module) -> dict[str, Objective]:
@@ -25,7 +25,7 @@ def objectives_in(module: nn.Module) -> dict[str, Objective]:
     found = {
         name.rpartition(".")[2]: part
         for name, part in module.named_modules()
-        if isinstance(part, GECO | ELBO | AnnealedELBO)
+        if isinstance(part, GECO | GaussianBaseline)
     }
     if not found:
         raise ValueError(
@@ -50,11 +50,6 @@ def numbers(objectives: dict[str, Objective], prefix: str) -> dict[str, float]:
     found = {}
     for name, objective in objectives.items():
         part = f"{name}/" if len(objectives) > 1 else ""
-        for field in ("loss", "kl", "moving_average", "multiplier", "beta"):
-            value = objective.info[field]
-            named = value if isinstance(value, dict) else {"": value}
-            for constraint, number in named.items():
-                if number is not None:
-                    key = f"{constraint}/{field}" if constraint else field
-                    found[f"{prefix}{part}{key}"] = float(number)
+        for key, value in objective.metrics().items():
+            found[f"{prefix}{part}{key}"] = value
     return found

@@ -32,6 +32,7 @@ LEAST_SAMPLES = 20
 _COMPONENTS = (1, 2, 3, 5, 10, 30, 100, 300)
 _REASSIGNED = 4  # times at most that each sample takes its component anew
 _PER_COMPONENT = 20  # samples that a component needs in the mean
+_MOST_NUMBERS = 5e7  # of the data that are looked at
 _NUMBERS = 6e7  # of the covariances of all components
 _MOST_AXES = 400
 _CUT = 0.05  # of the smallest error asked for: variance of the axes that are cut off
@@ -55,7 +56,8 @@ def forecast_rate(
     r"""Forecast what each tolerance of the constraint RE will cost on unseen data (D10).
 
     Args:
-        X: data (n_samples, n_features), at least 20 samples.
+        X: data (n_samples, n_features), at least 20 samples; where they hold more than 5e7
+            numbers, samples at random.
         kappa: tolerances: root-mean-square errors per element, in data units.
         X_held_out: unseen data (m, n_features) to evaluate on; by default a tenth of X that takes
             no part in anything else, or five such parts in turn below 5,000 samples. The number
@@ -89,21 +91,21 @@ def forecast_rate(
     """
     unmasked(X, "X")
     unmasked(X_held_out, "X_held_out")
-    data = np.asarray(
-        check_array(X, dtype=np.float64, ensure_min_samples=LEAST_SAMPLES, input_name="X")
+    random = check_random_state(random_state)
+    data = _some(
+        check_array(X, ensure_min_samples=LEAST_SAMPLES, input_name="X"), _MOST_NUMBERS, random
     )
     features = data.shape[1]
     asked = np.sort(np.atleast_1d(np.asarray(kappa, dtype=np.float64)).ravel())[::-1]
     if not asked.size or not np.isfinite(asked).all() or asked[-1] <= 0:
         raise ValueError(f"`kappa` must be positive and finite, got {kappa!r}.")
-    random = check_random_state(random_state)
     spectrum = covariance_eigenvalues(data)
     unit = math.sqrt(float(spectrum.sum()) / features) or 1.0
     centre = data.mean(axis=0)
     scaled = (data - centre) / unit
     allowed = features * np.square(asked / unit)
     if X_held_out is not None:
-        unseen = np.asarray(check_array(X_held_out, dtype=np.float64, input_name="X_held_out"))
+        unseen = _some(check_array(X_held_out, input_name="X_held_out"), _MOST_NUMBERS / 5, random)
         if unseen.shape[1] != features:
             raise ValueError(
                 f"`X_held_out` must have the {features} features of `X`, got {unseen.shape[1]}."
@@ -143,6 +145,13 @@ def forecast_rate(
         {"kappa": ("kappa", asked, {"long_name": "RMS error per element", "units": "data unit"})},
         {"n_samples": data.shape[0], "n_features": features},
     )
+
+
+def _some(X: NDArray[np.generic], numbers: float, random: np.random.RandomState) -> Array:
+    """X in double precision; rows at random where it holds more numbers than that."""
+    most = max(int(numbers / X.shape[1]), LEAST_SAMPLES)
+    rows = np.sort(random.choice(len(X), most, replace=False)) if len(X) > most else slice(None)
+    return np.asarray(X[rows], dtype=np.float64)
 
 
 def _splits(n: int, random: np.random.RandomState) -> list[tuple[Rows, Rows]]:

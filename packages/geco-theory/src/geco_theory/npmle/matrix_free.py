@@ -203,7 +203,8 @@ class _Lean:
         data, temperature, near = self.data, self.temperature, _CAPTURE * self.reach
         worst = data.rows[worst_explained(data, state.log_z, _WORST if whole else _FEW_WORST)]
         worst = worst[~captured(worst, mixture.values, near)]
-        starts = np.concatenate([self.sample if whole else self.climbs, worst, data.group_means])
+        parts = [self.sample, worst, data.group_means] if whole else [self.climbs, worst]
+        starts = np.concatenate(parts)
         if len(data.rows) > 2 * (_PART + _WORST):
             part, log_z = stratified_part(data, state.log_z, _WORST, _PART)
             starts = ascend(

@@ -26,7 +26,7 @@ from geco_experiments.runtime.atomic import remove_leftovers, writing
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.style import save_figure
 
-__all__ = ["Drawing", "Runs", "Study", "finish_study", "put_off"]
+__all__ = ["Drawing", "Runs", "Study", "finish_study", "legible", "put_off"]
 
 
 class Runs(Mapping[RunConfig, xr.Dataset]):
@@ -137,7 +137,7 @@ class Study(ABC):
         return []
 
 
-def _legible(table: Table) -> Table:
+def legible(table: Table) -> Table:
     """A number that is none has a word of its own."""
     rows = tuple(
         tuple(re.sub(r"[+-]?\bnan\b%?", "not measured", cell) for cell in row)
@@ -205,7 +205,7 @@ def finish_study(
         look_for=study.look_for,
         order=study.order,
         figures=tuple(figures),
-        tables=tuple(_legible(table) for table in study.tables(data)),
+        tables=tuple(legible(table) for table in study.tables(data)),
         claims=tuple(study.claims(data)),
         notes=tuple(study.notes(data)),
         runs=tuple(config.name for config in runs),
