@@ -176,3 +176,9 @@ def test_the_paper_profile_needs_a_gpu(capsys, monkeypatch, tmp_path):
     assert cli.main(["reproduce", "--profile", "paper", "--out", str(tmp_path / "out")]) == 2
     assert "--device cpu" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_vectors_need_no_word_about_the_model(geco, signals):
+    words = ["--steps", "3", "--batch-size", "8", "--device", "cpu", "--quiet"]
+    out, _ = geco("run", "--dataset", signals, *words, "--training.marginal-samples", "0")
+    assert open_run(out.strip()).attrs["model"] == "mlp-vae"
