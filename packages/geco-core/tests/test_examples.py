@@ -1,6 +1,7 @@
 """The worked examples run, and really reach what they ask for."""
 
 import importlib
+import math
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,45 @@ def test_a_resumed_run_is_the_same_bit_for_bit(example, capsys):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
 def test_examples_are_short(path):
     assert len(path.read_text().splitlines()) < 80
+
+
+def test_a_rate_gives_the_distortion_of_reverse_water_filling(example, capsys):
+    result = example("rate_constraint").main()
+    assert result["kl"] == pytest.approx(1.5, rel=0.02)
+    assert result["error"] == pytest.approx(result["exact_error"], rel=0.03)
+    # -dD/dR at the water level: twice the level
+    assert result["beta"] == pytest.approx(2 * result["exact_error"] / 3, rel=0.5)
+    assert "asked: at most 1.5" in capsys.readouterr().out
+
+
+def test_a_likelihood_is_reached(example, capsys):
+    result = example("likelihood_constraint").main()
+    assert result["nll"] == pytest.approx(2.0, rel=0.03)
+    assert 0.5 < result["kl"] < 3 * math.log(2) + 0.5
+    assert "equivalent beta" in capsys.readouterr().out
+
+
+def test_groups_are_held_to_the_error_one_by_one(example, capsys):
+    module = example("groups")
+    apart, together = module.main(), module.main(together=True)
+    assert apart["errors"] == pytest.approx([0.2, 0.2], rel=0.03)
+    # on average only, the rare sensor is worse
+    assert together["errors"][0] > 0.22
+    assert len(apart["multipliers"]) == 2
+    assert "asked: 0.2" in capsys.readouterr().out
+
+
+def test_a_slack_constraint_costs_nothing(example, capsys):
+    result = example("slack_constraint").main()
+    assert result["w_1"] == pytest.approx(1.0, abs=2e-3)
+    assert result["w_2"] == pytest.approx(0.0, abs=2e-3)
+    assert result["active"] == pytest.approx(1.0, rel=0.02)
+    assert result["slack"] < 2e-4
+    assert "slack: feasible" in capsys.readouterr().out
+
+
+def test_a_perceptual_constraint_is_reached(example, capsys):
+    result = example("perceptual_constraint").main()
+    assert result["features"] == pytest.approx(0.1, rel=0.03)
+    assert result["pixels"] < 0.3
+    assert "features: feasible" in capsys.readouterr().out

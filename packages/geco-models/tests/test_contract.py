@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -388,6 +389,9 @@ def test_wrong_tolerance_is_refused_in_one_sentence(model, inputs, asked):
             ({"kappa": torch.full((3, 1), 0.1)}, ValueError, r"one per example, got \(3, 1\)"),
             ({"kappa": torch.tensor([1, 1, 1])}, TypeError, "`kappa` must be a number or float"),
             ({"kappa": "tight"}, TypeError, "`kappa` must be a number, got 'tight'"),
+            ({"kappa": True}, TypeError, "`kappa` must be a number, got True"),
+            ({"kappa": [0.1, 0.1, 0.1]}, TypeError, "`kappa` must be a number, got .0.1"),
+            ({"kappa": np.full(3, 0.1)}, TypeError, "`kappa` must be a number, got array"),
         ]
     for call in calls:
         for keywords, error, message in bad:

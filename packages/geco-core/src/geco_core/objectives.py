@@ -12,6 +12,7 @@ is minimised by the user's optimizer over the model's parameters and maximised o
 import logging
 import math
 from collections.abc import ItemsView
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -55,9 +56,12 @@ class GECO(nn.Module):
             `(x, reconstruction, **batch) -> (batch,)`, satisfied where :math:`\le 0`.
         update: How the multipliers move; :class:`~geco_core.RobustUpdate` by default.
         process_group: The ranks whose examples are averaged for the ascent; all by default.
+        total_steps: The optimizer steps of the whole run, where they are known: the default
+            update then makes use of those that are left.
 
     Raises:
-        TypeError: If a constraint or the update is of another type.
+        TypeError: If a constraint or the update is of another type, or `total_steps` is given
+            with an update that knows no schedule.
         ValueError: If there is no constraint, or a name is unusable or given twice.
 
     Example:
@@ -79,6 +83,7 @@ class GECO(nn.Module):
         *,
         update: MultiplierUpdate | None = None,
         process_group: "dist.ProcessGroup | None" = None,
+        total_steps: int | None = None,
     ) -> None:
         super().__init__()
         self._bare, named = named_constraints(constraints)
@@ -88,6 +93,13 @@ class GECO(nn.Module):
                 f"`update` must be a MultiplierUpdate such as PaperUpdate() or RobustUpdate(), "
                 f"got {update!r}"
             )
+        if total_steps is not None:
+            if not isinstance(update, RobustUpdate):
+                raise TypeError(
+                    f"`total_steps` is for RobustUpdate, the default; {type(update).__name__} "
+                    f"knows no schedule"
+                )
+            update = replace(update, total_steps=total_steps)
         self.process_group = process_group
         self.constraints = nn.ModuleDict(named)
         self._columns = Columns(named)

@@ -38,6 +38,7 @@ def test_the_loss_is_the_mean_over_examples_of_their_own_multipliers():
     objective = GECO({"RE": PerGroup(ReconstructionError(1.0), groups=2)})
     with torch.no_grad():
         objective.multipliers.table[0] = torch.tensor([1.0, 2.0])
+        objective.multipliers.table[2] = 1.0  # ascents: the multipliers are in use
     x = torch.zeros(3, 2)
     g = torch.tensor([[1.0], [2.0], [3.0]]).expand(3, 2).clone().requires_grad_()
     groups = torch.tensor([0, 1, 1])

@@ -21,7 +21,7 @@ def records(caplog):
 def test_it_is_said_once_without_being_asked(loop, caplog):
     trained = unreachable(loop)
     with caplog.at_level(logging.WARNING):
-        losses = trained.run(500)
+        losses = trained.run(1800)
     (record,) = records(caplog)
     info = trained.objective.info
     assert info.saturated.item()
@@ -43,17 +43,17 @@ def test_it_is_said_again_after_it_had_been_reached(feed, caplog):
     update = RobustUpdate(bounds=(1e-2, 1e2))
     objective = GECO(lambda x, r, constraint: constraint, update=update)
     with caplog.at_level(logging.WARNING):
-        feed(objective, *[4.0] * 384)
-        feed(objective, *[-0.9] * 256)
+        feed(objective, *[4.0] * 1200)
+        feed(objective, *[-0.9] * 400)
         assert len(records(caplog)) == 1
-        feed(objective, *[4.0] * 640)
+        feed(objective, *[4.0] * 1600)
     assert len(records(caplog)) == 2
 
 
 @pytest.mark.parametrize("ask", ["eval", "state_dict", "report"])
 def test_moments_at_which_it_looks(feed, caplog, ask):
     objective = GECO(lambda x, r, constraint: constraint)
-    feed(objective, *[4000.0] * 300)
+    feed(objective, *[4000.0] * 1600)
     objective._watch.forget()
     caplog.clear()
     with caplog.at_level(logging.WARNING):

@@ -42,7 +42,12 @@ rules = st.sampled_from([RobustUpdate(), RobustUpdate(rescale=False), PaperUpdat
 @settings(deadline=None, max_examples=40)
 @cases(
     st.lists(
-        st.lists(st.floats(-3.0, 1e4, width=32) | st.just(math.nan), min_size=3, max_size=3),
+        st.lists(
+            # the rule compares: where numbers have no digits left, the two may differ
+            st.floats(-3.0, 1e4, width=32, allow_subnormal=False) | st.just(math.nan),
+            min_size=3,
+            max_size=3,
+        ),
         min_size=1,
         max_size=20,
     ),
@@ -165,7 +170,7 @@ def test_a_rule_sees_the_loss_and_the_elements(feed, given):
     assert rows["loss"].tolist() == [2.0, 2.0]
     assert rows["moving_average"].tolist() == [-1.0, 2.0]
     assert rows["elements"][0] == 12
-    assert rows["elements"][1].isnan()
+    assert rows["elements"][1] == 0  # not even its scale
     assert not objective.info.saturated["RE"]
 
 

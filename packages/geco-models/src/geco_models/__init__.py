@@ -1,6 +1,6 @@
 """VAE, VAE with RealNVP flows, and ConvDraw in PyTorch, behind one model output."""
 
-from geco_models.base import AbstractVAE
+from geco_models.base import AbstractVAE, Options
 from geco_models.checkpoint import load
 from geco_models.classifiers import (
     AbstractClassifier,
@@ -36,6 +36,7 @@ __all__ = [
     "HierarchicalVAE",
     "LinearVAE",
     "ModelOutput",
+    "Options",
     "Posterior",
     "RealNVP",
     "SmallCNN",

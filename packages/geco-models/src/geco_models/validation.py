@@ -99,10 +99,13 @@ def as_number(value: Any, name: str) -> float:
         TypeError: If it is no real number.
         ValueError: If it is not finite.
     """
-    single = not isinstance(value, str | bytes | bool) and hasattr(value, "__float__")
-    if not single or (hasattr(value, "numel") and value.numel() != 1):
-        raise TypeError(f"`{name}` must be a number, got {value!r}")
-    number = float(value)
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError("text and truth values are no numbers")
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shown = " ".join(repr(value).split())
+        raise TypeError(f"`{name}` must be a number, got {shown}") from error
     if not math.isfinite(number):
         raise ValueError(f"`{name}` must be finite, got {number}")
     return number

@@ -241,5 +241,5 @@ def launches(steps):
 def test_a_training_step_launches_half_of_what_it_did():
     """1,290 operations before the prior left the loop; nothing reads the host on the way."""
     few, many = launches(4), launches(8)
-    assert many <= 655
+    assert many <= 666
     assert many - few <= 4 * 63

@@ -115,3 +115,13 @@ def test_bad_arguments(blobs: np.ndarray, arguments: dict, words: str) -> None:
 def test_too_few_samples(blobs: np.ndarray) -> None:
     with pytest.raises(ValueError, match="minimum of 20"):
         forecast_rate(blobs[:19], [0.1])
+
+
+def test_a_tolerance_that_is_no_number(blobs: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="`kappa` must be a number"):
+        forecast_rate(blobs[:100], "small")
+
+
+def test_data_without_variance_cost_nothing() -> None:
+    table = forecast_rate(np.ones((30, 3)), [0.1])
+    assert float(table["forecast"][0]) == float(table["floor"][0]) == 0.0

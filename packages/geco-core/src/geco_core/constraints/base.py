@@ -161,7 +161,10 @@ class Constraint(nn.Module):
         return values[0] if self.multipliers == 1 else values
 
     def elements(self, x: Any) -> float | None:
-        """How many elements of an example the violation is a mean over, None where unknown.
+        """How many elements of an example the violation is a mean over.
+
+        None where that is not known, 0 where not even the scale of the violations is: the
+        default update then takes the mean size of the first ones for it.
 
         Args:
             x: A batch of data, for its shape.
@@ -190,7 +193,8 @@ class CallableConstraint(Constraint):
             it does not name are not passed to it. A module of whose parameters none is to be
             trained (it is in evaluation mode, or none needs a gradient) is a metric: it stays in
             evaluation mode and is no part of the constraint's parameters and state.
-        scale: The unit of its violations: what counts as a violation of 100%.
+        scale: The unit of its violations: what counts as a violation of 100%. None leaves it to
+            the update: the default one takes the mean size of the first violations.
         reduction: How elements become one value per example, in words.
 
     Raises:
@@ -202,7 +206,7 @@ class CallableConstraint(Constraint):
         self,
         function: Callable[..., Tensor],
         *,
-        scale: float = 1.0,
+        scale: float | None = None,
         reduction: str = "as the function returns it",
     ) -> None:
         super().__init__()
@@ -220,7 +224,7 @@ class CallableConstraint(Constraint):
         else:
             self._held = Held(function, "the function: define it at the top of a module")
         self.reduction = reduction
-        self._scale = positive("scale", scale)
+        self._scale = None if scale is None else positive("scale", scale)
         self.keywords = _accepted_keywords(function)
 
     @property
@@ -232,8 +236,12 @@ class CallableConstraint(Constraint):
 
     @property
     def scale(self) -> float:
-        """The unit that was given."""
-        return self._scale
+        """The unit that was given, 1 where none was."""
+        return 1.0 if self._scale is None else self._scale
+
+    def elements(self, x: Any) -> float | None:
+        """Unknown: None with a scale, 0 without."""
+        return 0.0 if self._scale is None else None
 
     def forward(self, x: Any, reconstruction: Any, **batch: Any) -> Tensor:
         """Calls the function with the keywords that it accepts."""
@@ -251,7 +259,7 @@ class CallableConstraint(Constraint):
     def extra_repr(self) -> str:
         """The name of the function, its unit and its reduction."""
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        return f"{name}, scale={self._scale:g}, reduction={self.reduction!r}"
+        return f"{name}, scale={self._scale}, reduction={self.reduction!r}"
 
 
 def _accepted_keywords(function: Callable[..., Tensor]) -> frozenset[str] | None:

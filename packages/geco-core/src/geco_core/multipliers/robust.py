@@ -1,21 +1,30 @@
-r"""The default rule: bounded PI control of the log of the relative multiplier.
+r"""The default rule: PI control of the multiplier with the model's own response as its unit.
 
-With :math:`c_t = \hat C^t / s` the relative violation of a batch, :math:`\bar c` its moving
-average (decay 0.99) and :math:`\tilde c` a faster one (decay 0.9), both plain means while they
-have seen few values:
+Of a batch it sees the relative violation :math:`c_t = \hat C^t / s` and the mean loss :math:`K_t`
+(the KL). With :math:`\bar c`, :math:`\tilde c`, :math:`\hat c` averages of :math:`c_t` (over 100
+ascents, fast, and as short as the noise allows), :math:`\bar K` that of :math:`K_t`,
 
 .. math::
 
-    I &\leftarrow \operatorname{clip}\bigl(I + k_i \operatorname{clip}(
-         \operatorname{asinh} \tilde c, -1, \tfrac12),\; u_{\min}, u_{\max}\bigr) \\
-    u &= \operatorname{clip}\bigl(I + k_p \operatorname{asinh} \bar c,\;
-         u_{\min}, u_{\max}\bigr), \qquad \lambda = e^u / s \\
-    \text{loss} &= \frac{KL + \sum_l e^{u_l} c_l}
-         {1 + \sum_l e^{u_l} \max(1 + \tilde c_l, 1, c_l)}
+    w &= \bar K / 2.5, \qquad A = \max(1, \lambda / w) \\
+    I &\leftarrow I \oplus k_i \operatorname{clip}(A \operatorname{asinh} \tilde c, -2, t), \qquad
+    \lambda = \min(I \oplus k_p \operatorname{asinh} \hat c,\; \lambda_{\max}) \\
+    \lambda_{\max} &= \min(d \min(0.75 + 5 \max(\bar c, 0),\; 4),\; \max(50 \bar K, 10)) \\
+    \text{loss} &= \frac{KL + \sum_l \lambda_l c_l}
+         {1 + \sum_l \lambda_l \max(1 + \tilde c_l, 1, c_l)}
 
-At a fixed point :math:`c = 0`, so that neither the nonlinearity nor the proportional term nor
-the denominator moves it: it is the optimum of the constrained problem. The reason for each part
-is told in `docs/controller.md`.
+where :math:`\lambda` is the relative multiplier (the multiplier times :math:`s`), :math:`d` the
+number of elements per example, and :math:`\lambda \oplus \delta` multiplies :math:`\lambda` by
+:math:`e^\delta` above :math:`w` and adds :math:`w \delta` below, so that 0 can be reached.
+:math:`I` and :math:`\lambda` start at :math:`d / 2`, the Gaussian likelihood with
+:math:`\sigma = \kappa`.
+
+Along the trade-off curve :math:`\lambda = -dKL/dc`, so that :math:`-dc / d\ln\lambda =
+(dKL / d\ln\lambda) / \lambda \approx w / \lambda = 1 / A`: the share of the error that still
+answers to the multiplier. Dividing by it makes the loop alike everywhere, and what was wound up
+comes down again. At a fixed point :math:`c = 0`, so that no part moves the optimum of the
+constrained problem. All of it is this project's choice [ours]; the reason for each part, and the
+measurement that it rests on, is told in `docs/controller.md`.
 """
 
 import math
@@ -30,13 +39,37 @@ from geco_core.validation import check_number
 
 __all__ = ["RobustUpdate"]
 
-# what the integral term sees of large errors: it rises slowly, because while a model is still
-# learning the error is large at any multiplier, and what was raised too far takes long to come
-# down again; near 0, where it matters, rise and fall are alike
-LARGEST_RISE = 0.5
-LARGEST_FALL = 1.0
-# a bound counts as reached within this distance of its logarithm: float32 rounds it
-AT_BOUND = 1e-3
+# dKL/dln(lambda) in units of the KL itself
+RESPONSE = 2.5
+# what the integral sees of the violation times its inverse gain: a fall is quicker than a rise
+# while the constraint is clearly violated, because a model that is still learning has a large
+# error at any multiplier; near 0 both are alike, so that noise is not rectified
+LARGEST_FALL, LARGEST_RISE, LEARNING_RISE = 2.0, 2.0, 1.0
+LARGEST_GAIN = 1e3
+# the ceiling in units of d: at the tolerance, its rise with the violation, where that ends
+CEILING, CEILING_SLOPE, CEILING_RANGE = 0.75, 5.0, 0.65
+# the ceiling at the tolerance at the end of a run whose length is known
+LATE_CEILING = 4.0
+# and never above so many times the loss, beyond which hardly any of the error answers; but a loss
+# of 0, as that of an encoder that starts at 0, must not keep the multiplier there
+DEAREST, LEAST_CEILING = 50.0, 10.0
+# the ceiling where d is not known, in units of the loss
+FREE_CEILING = 1e5
+# a ceiling that holds the multiplier back although learning has come to rest is lifted by this
+# much per ascent, up to the multiplier to which 0.8% of the error answers
+LIFT, LEAST_SHARE = 1e-3, 0.008
+# learning has come to rest where over so many ascents the error has not fallen by this share
+WINDOW, STANDSTILL, PATIENCE = 400.0, 0.01, 200.0
+# the noise that may remain in the proportional average and in the integral's input
+PROPORTIONAL_NOISE, INTEGRAL_NOISE = 0.01, 0.5
+FASTEST, SLOWEST = 0.1, 0.005
+# the own gain of constraints whose response is not known: it grows while a violation persists,
+# and shrinks where it changes its sign
+PERSISTENCE, REVERSAL, GAIN_RANGE = 1.003, 0.86, 10.0
+# ascents over which an unknown scale and the size of the loss are taken
+SETTLING = 10.0
+TINY = 1e-30
+AT_CEILING = 0.99
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +79,21 @@ class RobustUpdate(ColumnUpdate):
     What settings make of it:
 
     - `rate=0, gain=0, initial=l, rescale=False`: a VAE of fixed weight, :math:`KL + l\,C / s`;
-    - `gain=0`: integral control only, Algorithm 1 in relative units, bounded;
+    - `gain=0`: integral control only;
     - `rescale=False`: the plain Lagrangian :math:`KL + \lambda^\top C` as loss.
 
     Args:
-        rate: The integral gain :math:`k_i`: the change of the log-multiplier per step and unit of
-            relative violation.
+        rate: The integral gain :math:`k_i` per ascent.
         gain: The proportional gain :math:`k_p`.
-        decay: The decay of the moving average that the proportional term and `info` use.
-        bounds: The lowest and the highest relative multiplier :math:`\lambda s`.
-        initial: The relative multiplier at the start.
+        decay: The decay of the moving average that `info` shows.
+        bounds: The lowest and the highest relative multiplier :math:`\lambda s`; None for 0 and
+            the ceiling of the module's formulas.
+        initial: The relative multiplier at the start; None for :math:`d / 2`, or, where a
+            constraint does not know the number of its elements, for the size of the first loss
+            if it is violated at first, else 0.
         rescale: Whether the loss is divided by the sum of its weights.
+        total_steps: The ascents of the whole run, where they are known: a tolerance that is still
+            missed in its second half is then worth a higher multiplier.
 
     Raises:
         TypeError: If an argument is not a number.
@@ -66,28 +103,50 @@ class RobustUpdate(ColumnUpdate):
     rate: float = 0.02
     gain: float = 1.0
     decay: float = 0.99
-    bounds: tuple[float, float] = (1e-4, 1e5)
-    initial: float = 1.0
+    bounds: tuple[float, float] | None = None
+    initial: float | None = None
     rescale: bool = True
+    total_steps: int | None = None
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
         check_number("rate", self.rate, 0.0, math.inf)
         check_number("gain", self.gain, 0.0, math.inf)
         check_number("decay", self.decay, 0.0, 1.0)
-        lowest, highest = self.bounds
-        check_number("bounds[0]", lowest, 0.0, math.inf)
-        check_number("bounds[1]", highest, 0.0, math.inf)
-        if not 0.0 < lowest < highest:
-            raise ValueError(f"`bounds` must be 0 < lowest < highest, got {self.bounds}")
-        check_number("initial", self.initial, 0.0, math.inf)
-        if not lowest <= self.initial <= highest:
-            raise ValueError(f"`initial` must be in {self.bounds}, got {self.initial}")
+        lowest, highest = (0.0, math.inf) if self.bounds is None else self.bounds
+        if self.bounds is not None:
+            check_number("bounds[0]", lowest, 0.0, math.inf)
+            check_number("bounds[1]", highest, 0.0, math.inf)
+            if not lowest < highest:
+                raise ValueError(f"`bounds` must be 0 <= lowest < highest, got {self.bounds}")
+        if self.total_steps is not None:
+            check_number("total_steps", self.total_steps, 1.0, math.inf)
+        if self.initial is not None:
+            check_number("initial", self.initial, 0.0, math.inf)
+            if not lowest <= self.initial <= highest:
+                raise ValueError(f"`initial` must be in {self.bounds}, got {self.initial}")
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The common rows, the integral term, and the fast average."""
-        return (*COMMON_ROWS, "integral", "fast_average")
+        """The common rows and the rule's own; averages and multipliers in the declared scale."""
+        return (
+            *COMMON_ROWS,
+            "steady_multiplier",
+            "fast_average",
+            "proportional_average",
+            "last_violation",
+            "window",
+            "window_average",
+            "resting",
+            "least_average",
+            "noise",
+            "loss_average",
+            "first_loss",
+            "unit",
+            "own_gain",
+            "lift",
+            "standstill",
+        )
 
     @property
     def relative(self) -> bool:
@@ -95,46 +154,196 @@ class RobustUpdate(ColumnUpdate):
         return True
 
     def table(self, constraints: int) -> Tensor:
-        """Zeros, except for the initial log-multiplier."""
+        """Zeros; an own gain of 1, and no steady multiplier yet, which -1 stands for."""
         table = MultiplierUpdate.table(self, constraints)
-        table[0] = table[4] = math.log(self.initial)
+        rows = self.rows
+        table[0] = (
+            math.log(self.initial) if self.initial else -math.inf if self.initial == 0 else 0.0
+        )
+        table[rows.index("steady_multiplier")] = -1.0
+        table[rows.index("own_gain")] = 1.0
         return table
 
     def weigh(
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
     ) -> tuple[Number, Number]:
         """The relative multiplier, and what it adds to the divisor."""
-        multiplier = m.exp(column["log_multiplier"])
+        unit = self._unit(m, column, seen)
+        multiplier = self._multiplier(m, column, seen, unit)
         if not self.rescale:
             return multiplier, 0.0
         # the batch's own violation counts where it exceeds the average by 1: at the first step,
         # which would otherwise fill Adam's second moment for thousands of steps, and at jumps;
         # not in its usual noise, which must not be correlated with the weight of its gradient
-        size = m.maximum(m.maximum(column["fast_average"], 0.0) + 1.0, seen.violation)
-        return multiplier, multiplier * size
+        average = m.maximum(column["fast_average"] / unit, 0.0) + 1.0
+        size = m.maximum(average, seen.violation / unit)
+        return multiplier, multiplier * unit * size
 
     def move(
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
     ) -> Mapping[str, Number]:
         """One step of the controller."""
-        lowest, highest = math.log(self.bounds[0]), math.log(self.bounds[1])
+        known = seen.elements > 0  # not where it is NaN
+        unit = self._unit(m, column, seen)
+        c = seen.violation / unit
         ascents = column["ascents"] + 1.0
-        slow, fast = column["moving_average"], column["fast_average"]
-        # plain means until the decay remembers less than all
-        slow = slow + m.maximum(1.0 / ascents, 1.0 - self.decay) * (seen.violation - slow)
-        fast = fast + m.maximum(1.0 / ascents, 0.1) * (seen.violation - fast)
-        push = m.clip(m.asinh(fast), -LARGEST_FALL, LARGEST_RISE)
-        integral = m.clip(column["integral"] + self.rate * push, lowest, highest)
+        whole = 1.0 / ascents  # averages are plain means until they remember less than all
+
+        before = column["fast_average"] / unit
+        # half the mean square of differences: the noise without the motion
+        surprise = (c - column["last_violation"] / unit) / (1.0 + m.abs(before))
+        remembered = m.maximum(1.0 / m.maximum(ascents - 1.0, 1.0), 0.01)
+        noise = column["noise"] + m.where(ascents > 1.0, remembered, 0.0) * (
+            0.5 * surprise * surprise - column["noise"]
+        )
+        size = m.abs(seen.loss) + 0.0 * c
+        loss = column["loss_average"] + m.maximum(whole, 0.01) * (size - column["loss_average"])
+        first = m.where(
+            ascents <= SETTLING, m.maximum(column["first_loss"], size), column["first_loss"]
+        )
+
+        # the unit of the multiplier, and the inverse of the share of the error that answers to it
+        response = loss / RESPONSE
+        w = m.maximum(m.where(known, response, m.maximum(response, first)), TINY)
+        now = self._multiplier(m, column, seen, unit) * unit
+        steady = column["steady_multiplier"] * unit
+        steady = m.where(steady < 0, now, steady)
+        inverse = m.clip(now / w, 1.0, LARGEST_GAIN)
+        own = m.where(known, 1.0, column["own_gain"])
+
+        # averages as long as the noise asks for
+        loud = noise * inverse * inverse * own * own
+        quick = m.clip(2 * INTEGRAL_NOISE**2 / (loud + INTEGRAL_NOISE**2), SLOWEST, FASTEST)
+        prompt = m.clip(2 * PROPORTIONAL_NOISE**2 / (noise + PROPORTIONAL_NOISE**2), 0.002, 1.0)
+        fast = before + m.maximum(quick, whole) * (c - before)
+        prop = column["proportional_average"] / unit
+        prop = prop + m.maximum(prompt, whole) * (c - prop)
+        slow = column["moving_average"] / unit
+        slow = slow + m.maximum(whole, 1.0 - self.decay) * (c - slow)
+
+        # the integral, slower where the averages are longer
+        clearly = m.maximum(slow - 2.0 * m.sqrt(0.005 * noise), 0.0)
+        rise = LEARNING_RISE + (LARGEST_RISE - LEARNING_RISE) / (1.0 + inverse * clearly)
+        push = m.maximum(m.minimum(inverse * own * m.asinh(fast), rise), -LARGEST_FALL)
+        violated = clearly > STANDSTILL
+        full = column["window"] + 1.0 >= WINDOW
+        begun = column["window_average"] / unit
+        unsure = 0.2 * m.sqrt(noise)  # two standard errors of a difference of averages
+        fall = (begun - slow) / (1.0 + m.abs(slow))
+        still = (ascents > WINDOW) & (fall < STANDSTILL + unsure)
+        resting = m.where(full, m.where(still, 1.0, 0.0), column["resting"])
+        rests = violated & (resting > 0)
+        ceiling, lift = self._ceiling(m, column, seen, slow, w, first, loss, rests, unit)
+        steady = self._step(m, steady, self.rate * (quick / FASTEST) * push, w)
+        steady = m.minimum(steady, ceiling)
+        multiplier = self._step(m, steady, self.gain * own * m.asinh(prop), w)
+        multiplier = m.minimum(multiplier, ceiling)
+        lowest = 0.0 if self.bounds is None else self.bounds[0]
+        multiplier = m.maximum(multiplier / unit, lowest)
+        steady = m.maximum(steady / unit, lowest)
+
+        held = rests & (multiplier * unit >= AT_CEILING * ceiling)
+        # signs by comparisons: products of small numbers vanish
+        reversed_ = (m.minimum(fast, before) < 0) & (m.maximum(fast, before) > 0)
+        persists = (m.minimum(fast, slow) > 0) | (m.maximum(fast, slow) < 0)
+        persists = persists & (m.abs(fast) > 0.7 * m.abs(slow))
+        persists = persists & (m.abs(fast) > m.sqrt(2.0 * quick * noise))
+        own_gain = column["own_gain"] * m.where(
+            reversed_, REVERSAL, m.where(persists, PERSISTENCE, 1.0)
+        )
         return {
-            "log_multiplier": m.clip(integral + self.gain * m.asinh(slow), lowest, highest),
-            "moving_average": slow,
+            "log_multiplier": m.log(multiplier),
+            "moving_average": slow * unit,
             "ascents": ascents,
-            "integral": integral,
-            "fast_average": fast,
+            "steady_multiplier": steady,
+            "fast_average": fast * unit,
+            "proportional_average": prop * unit,
+            "last_violation": seen.violation,
+            "window": m.where(full, 0.0, column["window"] + 1.0),
+            "window_average": m.where(full, slow, begun) * unit,
+            "resting": resting,
+            "least_average": m.where(
+                ascents <= 100, slow, m.minimum(column["least_average"] / unit, slow)
+            )
+            * unit,
+            "noise": noise,
+            "loss_average": loss,
+            "first_loss": first,
+            "unit": self._next_unit(m, column, seen),
+            "own_gain": m.clip(own_gain, 1.0 / GAIN_RANGE, GAIN_RANGE),
+            "lift": lift,
+            "standstill": m.where(held, column["standstill"] + 1.0, 0.0),
         }
 
     def saturated(self, table: Tensor) -> Tensor:
-        """Which multipliers are at the upper bound while still violated."""
-        columns = self.columns(table)
-        at_bound = columns["log_multiplier"] >= math.log(self.bounds[1]) - AT_BOUND
-        return at_bound & (columns["moving_average"] > 0.0)
+        """Which multipliers are at their ceiling while a violation no longer falls."""
+        return self.columns(table)["standstill"] > PATIENCE
+
+    def _ceiling(
+        self,
+        m: Arithmetic,
+        column: Mapping[str, Number],
+        seen: Observation,
+        slow: Number,
+        w: Number,
+        first: Number,
+        loss: Number,
+        rests: Number,
+        unit: Number,
+    ) -> tuple[Number, Number]:
+        """The highest multiplier, and the logarithm of how far it has been lifted."""
+        known = seen.elements > 0
+        free = FREE_CEILING * m.maximum(m.maximum(first, loss), TINY)
+        lowest = CEILING + 0.0 * slow
+        if self.total_steps is not None:
+            # what is still missing late in the run is worth a higher price
+            late = m.clip(2.0 * (column["ascents"] + 1.0) / self.total_steps - 1.0, 0.0, 1.0)
+            lowest = CEILING + (LATE_CEILING - CEILING) * late
+        highest = CEILING + CEILING_SLOPE * CEILING_RANGE
+        asked = m.minimum(lowest + CEILING_SLOPE * m.maximum(slow, 0.0), highest)
+        base = m.minimum(seen.elements * asked, m.maximum(DEAREST * loss, LEAST_CEILING))
+        lift = m.clip(
+            column["lift"] + m.where(rests, LIFT, m.where(slow < 0, -2.0 * LIFT, 0.0)), 0.0, 50.0
+        )
+        ratio = m.maximum(w / (LEAST_SHARE * m.maximum(base, TINY)), 1.0)
+        lift = m.minimum(lift, m.log(ratio))
+        lift = m.where(known, lift, 0.0)
+        if self.bounds is not None:
+            return self.bounds[1] * unit, lift
+        if self.rate == 0:  # a fixed multiplier stays what it is
+            return free * math.inf, lift
+        return m.where(known, base * m.exp(lift), free), lift
+
+    def _multiplier(
+        self, m: Arithmetic, column: Mapping[str, Number], seen: Observation, unit: Number
+    ) -> Number:
+        """The multiplier in use, in the declared scale; before the first ascent, the start."""
+        now = m.exp(column["log_multiplier"])
+        if self.initial is not None:
+            return now
+        size = m.abs(seen.loss) + 0.0 * seen.violation
+        size = m.where(size > 0, size, 1.0)
+        free = m.where(seen.violation > 0, size, 0.0) / unit
+        start = m.where(seen.elements > 0, seen.elements / 2.0, free)
+        if self.bounds is not None:
+            start = m.clip(start, *self.bounds)
+        return m.where(column["ascents"] > 0, now, start)
+
+    @staticmethod
+    def _step(m: Arithmetic, multiplier: Number, change: Number, w: Number) -> Number:
+        """A step on the scale that is linear below w, down to 0, and logarithmic above."""
+        ratio = multiplier / w
+        place = m.where(ratio > 1.0, m.log(m.maximum(ratio, 1.0)), ratio - 1.0) + change
+        return w * m.where(place > 0, m.exp(m.clip(place, 0.0, 80.0)), m.maximum(1.0 + place, 0.0))
+
+    @staticmethod
+    def _next_unit(m: Arithmetic, column: Mapping[str, Number], seen: Observation) -> Number:
+        """The mean size of the first violations where not even a scale is known, else 1."""
+        unit, ascents = column["unit"], column["ascents"] + 1.0
+        mean = unit + (m.abs(seen.violation) - unit) / ascents
+        found = m.where((ascents <= SETTLING) | (unit == 0), mean, unit)
+        return m.where(seen.elements == 0, found, 1.0)
+
+    def _unit(self, m: Arithmetic, column: Mapping[str, Number], seen: Observation) -> Number:
+        unit = self._next_unit(m, column, seen)
+        return m.where(unit > 0, unit, 1.0)

@@ -20,6 +20,8 @@ __all__ = ["Multipliers"]
 _CODES: dict[torch.dtype, Literal["f", "d"]] = {torch.float32: "f", torch.float64: "d"}
 _HALVES = (torch.float16, torch.bfloat16)
 SKIPPED = COMMON_ROWS.index("skipped")
+#: The largest number of float32.
+LARGEST = torch.finfo(torch.float32).max
 #: Up to how many multipliers plain numbers are quicker than tensors.
 FEW = 8
 
@@ -138,7 +140,9 @@ class Multipliers(nn.Module):
         loss_weight, weights = update.host_weights(rows, columns)
         total = loss * loss_weight
         for m, weight, scale in zip(measures, weights, scales, strict=True):
-            total = torch.add(total, m.value, alpha=weight / scale)
+            # a rule without bounds may run away, which is infinite and no error
+            alpha = min(max(weight / scale, -LARGEST), LARGEST)
+            total = torch.add(total, m.value, alpha=alpha)
         if update.straight_through:
             # the value of the average with the gradient of the batch
             averages = update.host_advance(rows, columns)[1]

@@ -61,7 +61,7 @@ class ConvDraw(AbstractVAE):
             is the image itself, :math:`C \cdot stride^2` channels.
         checkpoint: Whether a training step forgets the inside of each step and computes it again
             in the backward pass: less memory, a third more work.
-        **options: See `geco_models.base.Options`. The canvas of a Bernoulli likelihood holds
+        **options: See `Options`. The canvas of a Bernoulli likelihood holds
             logits; the scales of a likelihood with one for each pixel are read from the decoder's
             last hidden state.
 

@@ -117,12 +117,7 @@ def unrolled_step(
     alone = weights.pair.shape[0] == 4 * hidden.shape[2]  # the last step: no prior follows
     if alone:
         hidden, cell = hidden[:, :1], cell.select(1, 0)
-    # the first step's are the same for all examples. Their convolution once, as a sum with that of
-    # the latents, is no way out: torch 2.13 gets the gradient of grouped weights wrong where a
-    # batch of one lies with strides of its own
-    hidden = hidden.expand(latent.shape[0], *hidden.shape[1:])
-    joined = _joined(latent, hidden)
-    gates = _convolved(joined, weights.pair, offsets.pair, groups=hidden.shape[1])
+    gates = _pair_gates(latent, hidden, weights.pair, offsets.pair)
     if not alone:
         gates = _in_two(gates)
     pair = advance_in_place(gates, cell)
@@ -318,6 +313,24 @@ def _convolved(
     if offset is None or offset.dim() == 1:
         return functional.conv2d(planes, weight, offset, padding=padding, groups=groups)
     return functional.conv2d(planes, weight, padding=padding, groups=groups) + offset
+
+
+def _pair_gates(latent: Tensor, hidden: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+    """The gates of decoder and prior, or of the decoder alone, as groups of one convolution."""
+    groups = hidden.shape[1]
+    if hidden.shape[0] == latent.shape[0]:
+        return _convolved(_joined(latent, hidden), weight, offset, groups)
+    # the first step's states are the same for all examples: convolved once, not once for each.
+    # Not as groups: torch 2.13 gets the gradient of grouped weights wrong where a batch of one
+    # lies with strides of its own
+    seen = latent.shape[1]
+    states = [
+        _convolved(state, part)
+        for state, part in zip(hidden.unbind(1), weight[:, seen:].chunk(groups), strict=True)
+    ]
+    constant = torch.cat(states, dim=1)
+    constant = constant + (offset.view(1, -1, 1, 1) if offset.dim() == 1 else offset)
+    return _convolved(latent, weight[:, :seen]) + constant
 
 
 def _joined(latent: Tensor, hidden: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class HierarchicalVAE(AbstractVAE):
             top, on which priors and posteriors of all layers depend; None for an unconditional
             model.
         output: What follows the decoder's last layer, "identity" or "sigmoid".
-        **options: See `geco_models.base.Options`.
+        **options: See `Options`.
 
     Attributes:
         latent_shapes: Channels, height and width of each layer's latents.

@@ -41,6 +41,7 @@ _MOST_HELD_OUT = 10_000
 _SEEN = 2000  # samples that the rate on the training data is taken from
 _FLOOR_SAMPLES = 500
 _FLOOR_TEMPERATURES = 16
+_FLOOR_TOLERANCE = 1e-4  # of ln S, which is taken off: nats
 
 Rows = NDArray[np.signedinteger]
 
@@ -79,6 +80,7 @@ def forecast_rate(
         `kappa`: NaN.
 
     Raises:
+        TypeError: `kappa` is not numeric.
         ValueError: unusable data or `kappa`, fewer than 20 samples, or an `analysis` of equal
             masses.
 
@@ -96,7 +98,10 @@ def forecast_rate(
         check_array(X, ensure_min_samples=LEAST_SAMPLES, input_name="X"), _MOST_NUMBERS, random
     )
     features = data.shape[1]
-    asked = np.sort(np.atleast_1d(np.asarray(kappa, dtype=np.float64)).ravel())[::-1]
+    try:
+        asked = np.sort(np.atleast_1d(np.asarray(kappa, dtype=np.float64)).ravel())[::-1]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`kappa` must be a number or several, got {kappa!r}.") from error
     if not asked.size or not np.isfinite(asked).all() or asked[-1] <= 0:
         raise ValueError(f"`kappa` must be positive and finite, got {kappa!r}.")
     spectrum = covariance_eigenvalues(data)
@@ -303,6 +308,6 @@ def _floor(
     if not np.any(part != part[0]):
         return np.zeros(distortion.size)
     solved = PhaseTransitions(
-        temperatures=_FLOOR_TEMPERATURES, tolerance=1e-6, n_transitions=0
+        temperatures=_FLOOR_TEMPERATURES, tolerance=_FLOOR_TOLERANCE, n_transitions=0
     ).fit(part)
     return np.asarray(free_energy_bound(solved.path_, distortion)["rate"].values)

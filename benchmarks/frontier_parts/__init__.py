@@ -1,0 +1,1 @@
+"""The data, the stacked models, the contestants and the frontier of `benchmarks/frontier.py`."""
