@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,3 +152,33 @@ def test_labels_of_objectives():
     assert label(name="elbo", beta=4.0) == "elbo-beta4"
     assert label(name="annealed-elbo") == "annealed-elbo"
     assert math.isnan(RunConfig(objective=ObjectiveConfig(name="elbo")).kappa)
+
+
+def test_scalars_of_numpy_are_the_same_numbers():
+    plain = RunConfig(
+        seed=3,
+        training=TrainingConfig(steps=10),
+        objective=ObjectiveConfig(kappa=0.1),
+        model=ModelConfig(shared=False, name="mlp-vae"),
+    )
+    scalars = RunConfig(
+        seed=np.int64(3),
+        training=TrainingConfig(steps=np.int32(10)),
+        objective=ObjectiveConfig(kappa=np.float32(0.1)),
+        model=ModelConfig(shared=np.bool_(False), name=np.str_("mlp-vae")),
+    )
+    assert scalars == plain
+    assert scalars.name == plain.name
+    with pytest.raises(TypeError, match="must be a whole number"):
+        TrainingConfig(steps=np.float64(1.5))
+
+
+def test_a_kappa_that_a_constraint_cannot_have():
+    for constraint in ("pncc", "cla"):
+        with pytest.raises(ValueError, match=r"must be between 0 and 1"):
+            ObjectiveConfig(constraint=constraint, kappa=1.0)
+
+
+def test_parts_of_another_kind_are_refused():
+    with pytest.raises(TypeError, match="`model` must be a ModelConfig"):
+        RunConfig(model="conv-vae")

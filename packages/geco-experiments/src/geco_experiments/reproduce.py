@@ -13,12 +13,13 @@ from pathlib import Path
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 
-from geco_experiments.config import RunConfig
+from geco_experiments.config import DatasetConfig, RunConfig
 from geco_experiments.datasets import require
 from geco_experiments.datasets.home import DataHome
 from geco_experiments.report import build_report
 from geco_experiments.results.store import write_dataset
 from geco_experiments.runtime.errors import RunError
+from geco_experiments.runtime.processes import end_with_parent
 from geco_experiments.runtime.progress import Meter
 from geco_experiments.studies.common.information_plane import bounded_datasets, limits_of
 from geco_experiments.studies.common.profiles import Profile
@@ -88,10 +89,11 @@ def reproduce(
         if study.reads_all:
             wanted[study.name] = everything
     cores = cores_used(executor, workers)
+    parent = os.getpid()
     # the limits first: several studies read the same ones
     bounded = [study for study in studies if study.bounded]
     limits = [
-        delayed(limits_of)(dataset, profile, out, data_home)
+        delayed(_limit)(dataset, profile, out, data_home, parent)
         for dataset in bounded_datasets(
             (c for study in bounded for c in wanted[study.name]), data_home
         )
@@ -104,6 +106,7 @@ def reproduce(
             profile,
             out / "studies" / study.name,
             data_home,
+            parent,
         )
         for study in studies
     ]
@@ -117,10 +120,23 @@ def reproduce(
     return build_report(out)
 
 
+def _limit(
+    dataset: DatasetConfig, profile: Profile, out: Path, data_home: Path | None, parent: int
+) -> None:
+    end_with_parent(parent)
+    limits_of(dataset, profile, out, data_home)
+
+
 def _finish(
-    study: Study, runs: Runs, profile: Profile, folder: Path, data_home: Path | None
+    study: Study,
+    runs: Runs,
+    profile: Profile,
+    folder: Path,
+    data_home: Path | None,
+    parent: int,
 ) -> tuple[str, float]:
     """Measure and draw one study, in a process of its own where there are several."""
+    end_with_parent(parent)
     start = time.monotonic()
     finish_study(study, runs, profile, folder, data_home=data_home, save=write_dataset)
     return study.name, time.monotonic() - start

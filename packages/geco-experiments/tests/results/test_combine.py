@@ -170,3 +170,14 @@ def test_other_values_of_none_and_switches(folder, tiny):
     labels = load(runs)["dataset.train_limit"].values
     assert labels[0] == 100
     assert math.isnan(labels[1])
+
+
+def test_a_random_search_is_no_grid(tmp_path, tiny, toy_result):
+    """Sixty runs that differ in everything would take up sixty times sixty places."""
+    for index in range(60):
+        config = tiny(**{"objective.kappa": 0.1 + index / 1000, "seed": index})
+        (tmp_path / config.name).mkdir()
+        results.write_dataset(toy_result(config), tmp_path / config.name / "run.nc")
+    with pytest.raises(RunError, match=r"they are no grid, load them with layout='runs'"):
+        load(tmp_path)
+    assert load(tmp_path, layout="runs").sizes["run"] == 60

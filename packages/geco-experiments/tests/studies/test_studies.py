@@ -21,11 +21,13 @@ from geco_experiments.config import (
 )
 from geco_experiments.datasets.home import DataHome
 from geco_experiments.evaluation.bounds import data_limits, least_kl
+from geco_experiments.report import build_report
 from geco_experiments.reproduce import reproduce
 from geco_experiments.results.findings import read_findings
-from geco_experiments.studies import STUDIES, Profile, figure_1, figure_2, spectral
+from geco_experiments.studies import STUDIES, Profile, choose, figure_1, figure_2, names, spectral
 from geco_experiments.studies.all_runs import below_bound
 from geco_experiments.studies.common import profiles as grid
+from geco_experiments.studies.common.study import legible, put_off
 from geco_experiments.studies.common.style import LABELS
 from geco_experiments.studies.common.verdicts import by_share, by_sign
 from geco_experiments.studies.cost import KAPPA, next_beta
@@ -57,6 +59,8 @@ def tiny():
         patch.setattr(figure_1, "CELLS", 11)
         patch.setitem(figure_2.ROWS, "smoke", 60)
         patch.setitem(figure_2.STEPS, "smoke", 14)
+        patch.setitem(figure_2.STEPS_DIGITS, "smoke", 10)
+        patch.setattr(figure_2, "LOCATED", 4)
         patch.setitem(spectral.SIZES, "smoke", 30)
         yield
 
@@ -97,7 +101,8 @@ def test_figures_and_claims_come_from_the_saved_numbers_alone(results, study):
     data = xr.load_dataset(folder / "data.nc", engine="h5netcdf")
     findings = read_findings(folder / "study.json")
     assert tuple(study.claims(data)) == findings.claims
-    assert tuple(study.tables(data)) == findings.tables
+    assert tuple(map(legible, study.tables(data))) == findings.tables
+    assert not any("nan" in cell for t in findings.tables for row in t.rows for cell in row)
     assert [drawing.name for drawing in study.draw(data)] == [
         figure.file.removesuffix(".svg") for figure in findings.figures
     ]
@@ -344,3 +349,43 @@ def test_missing_data_ends_the_command_with_its_message(tmp_path, capsys, monkey
     assert str(tmp_path / "nowhere") in told
     assert "Traceback" not in told
     assert not (tmp_path / "runs").exists()  # nothing was started
+
+
+def test_what_the_smoke_profile_puts_off_is_listed_with_its_command(tmp_path):
+    made, later = choose(None, SMOKE)
+    assert not {study.name for study in made} & {study.name for study in later}
+    assert {study.name for study in made} | {study.name for study in later} == set(names())
+    everything, none = choose(None, Profile("laptop"))
+    assert len(everything) == len(STUDIES)
+    assert not none
+    assert choose(["figure-4"], SMOKE)[0][0].name == "figure-4"
+    for study in later:
+        put_off(study, tmp_path / "studies" / study.name)
+    text = build_report(tmp_path).read_text("utf-8")
+    for study in later:
+        assert f"geco reproduce --profile laptop --study {study.name}" in text
+        assert f'id="{study.name}"' not in text
+    # only the runs of studies that are made
+    configs = {config.name for study in made for config in study.configs(SMOKE)}
+    assert not {c.name for c in later[0].configs(SMOKE)} <= configs
+
+
+def test_the_detector_is_judged_only_where_births_are_known():
+    """A detection that lies 5.1% above a birth is off by 5.1%, not by its logarithm."""
+    study = figure_2.PhaseDiagram()
+    temperature = np.geomspace(0.5, 2, 41)
+    near = {1.04: "holds", 1.06: "does not hold here"}
+    for factor, verdict in near.items():
+        births = temperature[20] / factor
+        distortion = np.where(temperature < temperature[20], 0.0, temperature - temperature[20])
+        data = xr.Dataset(
+            {
+                "blobs0_distortion": ("blobs0_temperature", distortion),
+                "blobs0_at_temperature": ("blobs0_row", [births]),
+                "blobs0_at_kind": ("blobs0_row", ["birth"]),
+            },
+            coords={"blobs0_temperature": temperature},
+            attrs={"samples": 1},
+        )
+        (claim,) = study.claims(data)
+        assert claim.verdict == verdict

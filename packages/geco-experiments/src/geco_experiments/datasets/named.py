@@ -146,11 +146,15 @@ def identify(config: RunConfig, home: DataHome) -> RunConfig:
 def choose_model(config: ModelConfig, data: Dataset) -> ModelConfig:
     """The model family where it was left open: conv-vae for images, mlp-vae for other data.
 
-    A dense model knows no context; data with one that are no images get nvp-vae.
+    The default of a configuration, conv-vae, gives way too where there is nothing to convolve:
+    vectors, and images of less than 8 pixels. A dense model knows no context; data with one get
+    nvp-vae.
     """
-    if config.name != "auto":
+    sides = data.shape[1:]
+    convolves = len(sides) > 0 and min(sides) >= LEAST_SIDE
+    if config.name not in ("auto", "conv-vae") or (config.name == "conv-vae" and convolves):
         return config
-    if len(data.shape) == 3 and min(data.shape[1:]) >= LEAST_SIDE:
+    if convolves and len(sides) == 2:
         return dataclasses.replace(config, name="conv-vae")
     name = "mlp-vae" if data.context_shape is None else "nvp-vae"
     return dataclasses.replace(config, name=name)

@@ -16,7 +16,8 @@ import jinja2
 import xarray as xr
 
 from geco_experiments import __version__
-from geco_experiments.results.findings import Findings, read_findings
+from geco_experiments.report.run_figures import draw_runs
+from geco_experiments.results.findings import Claim, Figure, Findings, read_findings
 from geco_experiments.results.store import config_of, final, find, open_run
 from geco_experiments.runtime.atomic import remove_leftovers, write_text_atomic, writing
 from geco_experiments.runtime.errors import GecoError, SchemaError
@@ -24,6 +25,9 @@ from geco_experiments.runtime.errors import GecoError, SchemaError
 __all__ = ["ReportError", "build_report", "read_studies"]
 
 TITLE = "GECO: the figures of “Taming VAEs”, remade"
+RUNS_TITLE = "GECO: runs"
+OPENING = {"target": "curves", "linear-gaussian": "optimum", "figure-2": "phases-blobs"}
+"""The studies that open the page, where they were made: a figure, and the first claim."""
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _NUMBER = re.compile(r"[-+−±≤≥<>~]?\s?[\d.,]+([eE][-+]?\d+)?\s?(%|s|nats|±.*)?$")
 
@@ -56,6 +60,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
             "make some with `geco reproduce --out DIR` or `geco run --out DIR`"
         )
         raise ReportError(msg)
+    opening = _opening(studies)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("geco_experiments"),
         autoescape=jinja2.select_autoescape(default=True),
@@ -63,11 +68,22 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
     )
     environment.tests["numberlike"] = lambda cell: bool(_NUMBER.match(str(cell)))
     page = environment.get_template("report.html.j2").render(
-        title=title,
+        title=title if studies else RUNS_TITLE,
         lead=_lead(studies),
+        opening=opening,
+        shown={(study.name, figure.file) for study, figure, _ in opening},
+        later=[study for study in studies if study.command],
+        run_figures=[
+            {
+                "source": f"data:image/svg+xml;base64,{base64.b64encode(one.svg).decode('ascii')}",
+                "caption": one.caption,
+                "alt": one.alt,
+            }
+            for one in ([] if studies else draw_runs(opened))
+        ],
         provenance=_provenance(studies, runs),
         claims=[(study, claim) for study in studies for claim in study.claims],
-        studies=studies,
+        studies=[study for study in studies if not study.command],
         images={
             (study.name, figure.file): _inline(folder / "studies" / study.name, figure.file)
             for study in studies
@@ -163,6 +179,17 @@ def _run_row(path: Path, run: xr.Dataset) -> dict[str, str]:
     }
 
 
+def _opening(studies: list[Findings]) -> list[tuple[Findings, Figure, Claim]]:
+    """Three pictures, each with the claim that it decides."""
+    return [
+        (study, figure, study.claims[0])
+        for name in OPENING
+        for study in studies
+        for figure in study.figures
+        if study.name == name and study.claims and Path(figure.file).stem == OPENING[name]
+    ]
+
+
 def _lead(studies: list[Findings]) -> str:
     if not studies:
         return "The runs of this folder, with the configuration that made each."
@@ -179,5 +206,6 @@ def _provenance(studies: list[Findings], runs: list[dict[str, str]]) -> str:
     parts = [f"Made {made} with geco-experiments {__version__}"]
     if profiles:
         parts.append(f"profile {', '.join(profiles)}")
-    parts.append(f"{len(studies)} studies from {len(runs)} runs")
+    made_here = sum(not study.command for study in studies)
+    parts.append(f"{made_here} studies from {len(runs)} runs")
     return "; ".join(parts) + "."

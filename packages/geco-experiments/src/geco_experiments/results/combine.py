@@ -14,6 +14,9 @@ from geco_experiments.runtime.errors import RunError
 
 __all__ = ["AXES", "load"]
 
+# a grid may have so many places, or so many for each run; beyond it most would be empty
+MOST_CELLS, MOST_EMPTY = 1000, 25
+
 AXES = ("dataset", "model", "objective", "kappa", "seed")
 _PICTURES = ("inputs", "reconstructions", "samples")
 
@@ -45,7 +48,7 @@ def load(
         The dataset. The variable `name` holds each run's name, empty where there is none.
 
     Raises:
-        RunError: if there is no finished run, or one is damaged.
+        RunError: if there is no finished run, one is damaged, or the runs are no grid.
         SchemaError: if one is of a newer schema than this version reads.
     """
     if layout not in ("grid", "runs"):
@@ -149,6 +152,12 @@ def _unstack(table: xr.Dataset, axes: tuple[str, ...], labels: list[dict[str, An
         coordinates[axis] = unique
         codes.append(code)
     shape = tuple(len(coordinates[axis]) for axis in axes)
+    count = table.sizes["run"]
+    if math.prod(shape) > max(MOST_CELLS, MOST_EMPTY * count):
+        raise RunError(
+            f"{count} runs would fill few of the {math.prod(shape)} places along "
+            f"{', '.join(axes)}: they are no grid, load them with layout='runs'"
+        )
     index = tuple(codes)
     if len(set(zip(*(code.tolist() for code in codes), strict=True))) < table.sizes["run"]:
         raise RunError("two of these runs have the same configuration: load only one of them")

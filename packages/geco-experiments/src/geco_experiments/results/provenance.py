@@ -55,9 +55,20 @@ def git_commit() -> str:
         answer = subprocess.run(  # noqa: S603
             [*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=False
         )
+        # describe does not see sources that were never added
+        new = subprocess.run(  # noqa: S603
+            [*command[:3], "ls-files", "--others", "--exclude-standard", "--", str(folder.parent)],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    if answer.returncode:
+        return ""
+    commit = answer.stdout.strip()
+    return commit if commit.endswith("-dirty") or not new.stdout.strip() else f"{commit}-dirty"
 
 
 def hardware(device: torch.device) -> str:

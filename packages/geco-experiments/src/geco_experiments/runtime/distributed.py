@@ -60,6 +60,15 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def any(self, here: bool) -> bool:
+        """Whether it is true on some rank: all of them then do the same at the same step."""
+        if self.world == 1:
+            return here
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        flag = torch.tensor(int(here), device=device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
     def from_main(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, on every rank; an error of rank 0 is raised on every rank.
 

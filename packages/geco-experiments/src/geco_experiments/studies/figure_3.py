@@ -27,7 +27,10 @@ class Trajectory(Study):
 
     name = "figure-3"
     title = "The way of one run through the information plane"
-    source = "Figure 3 [paper]: conditional ConvDraw on MNIST-rotate; κ and sizes [ours]"
+    source = (
+        "Figure 3 [paper], there conditional ConvDraw on MNIST-rotate; the data here are named "
+        "under the figure; κ and sizes [ours]"
+    )
     look_for = (
         "While the error lies above κ, beta falls and the run moves towards small errors at "
         "rising KL; once the moving average meets κ, beta turns upwards and the KL is given back."
@@ -113,7 +116,7 @@ class Trajectory(Study):
         rows = tuple(
             (
                 str(int(seed)),
-                f"{float(data['step_met'].sel(seed=seed)):.0f}",
+                _step(float(data["step_met"].sel(seed=seed))),
                 *(
                     f"{float(data[name].sel(seed=seed)):.3g}"
                     for name in ("beta_start", "beta_met", "beta_end")
@@ -141,6 +144,10 @@ class Trajectory(Study):
                 by_share(hits, met),
             )
         ]
+
+
+def _step(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else "never"
 
 
 def nll_of(rms: Any, elements: float) -> Any:

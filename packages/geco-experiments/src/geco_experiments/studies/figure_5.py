@@ -42,7 +42,7 @@ class SameError(Study):
 
     def configs(self, profile: Profile) -> list[RunConfig]:
         """The ELBO runs."""
-        dataset = profile.pick("digits", "mnist", "cifar-10")
+        dataset = profile.pick("digits", "cifar-10", "cifar-10")
         return [
             run_config(profile, dataset, MODEL, elbo(sigma=SIGMA), seed=seed)
             for seed in seeds(profile)

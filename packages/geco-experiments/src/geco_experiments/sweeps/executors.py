@@ -135,6 +135,7 @@ def dask(
             "the executor dask needs the package `distributed`: install it with "
             "`pip install 'geco-experiments[dask]'`"
         ) from error
+    cancelled: Any = distributed.CancelledError
     cluster = None
     if scheduler is None:
         count = min(workers or os.cpu_count() or 1, len(tasks))
@@ -156,14 +157,28 @@ def dask(
                         list(flying), timeout=TICK, return_when="FIRST_COMPLETED"
                     ).done
                 except TimeoutError:
+                    # the client tries to connect anew for a while, then gives up
+                    if client.status not in ("running", "connecting", "newly-created"):
+                        raise RunError(_gone(scheduler)) from None
                     yield None
                     continue
                 for future in done:
                     task = flying.pop(future)
                     if future.status == "finished":
                         yield future.result()
+                    elif future.status in ("cancelled", "lost"):
+                        raise RunError(_gone(scheduler))
                     else:
                         yield task.lost(f"its worker was lost ({future.exception()!r})")
+    except (OSError, cancelled) as error:
+        raise RunError(_gone(scheduler)) from error
     finally:
         if cluster is not None:
             cluster.close()
+
+
+def _gone(scheduler: str | None) -> str:
+    return (
+        f"the Dask scheduler {scheduler or 'of this sweep'} is gone; finished runs are kept, and "
+        "the same command goes on with the others"
+    )

@@ -147,7 +147,7 @@ class Loop:
                     self.check_finite()
                     save()
                     saved = time.monotonic()
-                if stop is not None and stop() and self.step < total:
+                if self.step < total and stop is not None and self.ranks.any(stop()):
                     save()
                     raise Stopped(f"stopped after step {self.step} of {total}")
             self.check_finite()

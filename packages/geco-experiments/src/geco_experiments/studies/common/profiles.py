@@ -88,18 +88,18 @@ class Size:
 
 _SIZES: dict[str, dict[str, Size]] = {
     "smoke": {
-        "linear-vae": Size(64, 1, 4000, learning_rate=LINEAR_RATE),
+        "linear-vae": Size(64, 1, 12_000, learning_rate=LINEAR_RATE),
         "mlp-vae": Size(16, 1, 1500),
-        "conv-vae": Size(16, 16, 1500),
-        "nvp-vae": Size(16, 16, 1500),
-        "conv-draw": Size(2, 8, 500, batch_size=64, draw_steps=3),
+        "conv-vae": Size(16, 16, 3000),
+        "nvp-vae": Size(16, 16, 3000),
+        "conv-draw": Size(2, 8, 2500, batch_size=64, draw_steps=3),
     },
     # the smoke profile on images that are larger than the digits it is meant for
     "smoke-images": {
         "linear-vae": Size(320, 1, 3000, batch_size=64, learning_rate=LINEAR_RATE_LARGE),
         "mlp-vae": Size(32, 1, 3000),
-        "conv-vae": Size(32, 24, 3000),
-        "nvp-vae": Size(32, 24, 3000),
+        "conv-vae": Size(32, 24, 4000),
+        "nvp-vae": Size(32, 24, 4000),
         "conv-draw": Size(4, 16, 500, batch_size=64, draw_steps=4, draw_stride=4),
     },
     # small batches: at equal time the steps they leave room for bring more

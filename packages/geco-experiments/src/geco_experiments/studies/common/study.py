@@ -8,9 +8,10 @@ A study reads finished runs; it never trains. The order of work is
 so that figures can be redrawn from `data.nc` without a single run at hand.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ from geco_experiments.runtime.atomic import remove_leftovers, writing
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.style import save_figure
 
-__all__ = ["Drawing", "Runs", "Study", "finish_study", "put_off"]
+__all__ = ["Drawing", "Runs", "Study", "finish_study", "legible", "put_off"]
 
 
 class Runs(Mapping[RunConfig, xr.Dataset]):
@@ -136,6 +137,15 @@ class Study(ABC):
         return []
 
 
+def legible(table: Table) -> Table:
+    """A number that is none has a word of its own."""
+    rows = tuple(
+        tuple(re.sub(r"[+-]?\bnan\b%?", "not measured", cell) for cell in row)
+        for row in table.rows
+    )
+    return replace(table, rows=rows)
+
+
 def put_off(study: Study, folder: Path) -> None:
     """Leave a note on a study that a profile cannot decide, for the page to list.
 
@@ -195,7 +205,7 @@ def finish_study(
         look_for=study.look_for,
         order=study.order,
         figures=tuple(figures),
-        tables=tuple(study.tables(data)),
+        tables=tuple(legible(table) for table in study.tables(data)),
         claims=tuple(study.claims(data)),
         notes=tuple(study.notes(data)),
         runs=tuple(config.name for config in runs),
