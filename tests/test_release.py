@@ -22,6 +22,8 @@ def project(package: str, root=ROOT) -> dict:
 def copy(tmp_path):
     """A copy of the files that a release is about."""
     for path in ROOT.glob("packages/*/*.*"):
+        if not path.is_file():  # caches of tools
+            continue
         (tmp_path / path.relative_to(ROOT).parent).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, tmp_path / path.relative_to(ROOT))
     for package in PACKAGES:

@@ -12,7 +12,6 @@ is minimised by the user's optimizer over the model's parameters and maximised o
 import logging
 import math
 from collections.abc import ItemsView
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -24,7 +23,7 @@ from geco_core.feasibility import is_feasible
 from geco_core.held import Held
 from geco_core.info import Info, Named
 from geco_core.multipliers.observed import Seen
-from geco_core.multipliers.robust import RobustUpdate
+from geco_core.multipliers.robust import chosen_update
 from geco_core.multipliers.saturation import SaturationWatch
 from geco_core.multipliers.skips import SkipWatch
 from geco_core.multipliers.state import Multipliers
@@ -87,19 +86,7 @@ class GECO(nn.Module):
     ) -> None:
         super().__init__()
         self._bare, named = named_constraints(constraints)
-        update = RobustUpdate() if update is None else update
-        if not isinstance(update, MultiplierUpdate):
-            raise TypeError(
-                f"`update` must be a MultiplierUpdate such as PaperUpdate() or RobustUpdate(), "
-                f"got {update!r}"
-            )
-        if total_steps is not None:
-            if not isinstance(update, RobustUpdate):
-                raise TypeError(
-                    f"`total_steps` is for RobustUpdate, the default; {type(update).__name__} "
-                    f"knows no schedule"
-                )
-            update = replace(update, total_steps=total_steps)
+        update = chosen_update(update, total_steps)
         self.process_group = process_group
         self.constraints = nn.ModuleDict(named)
         self._columns = Columns(named)

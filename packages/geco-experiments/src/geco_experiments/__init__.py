@@ -70,7 +70,13 @@ _PLACES = {
 }
 
 
+# modules that were imported from here before they moved
+_MOVED = {"schema": "results.schema"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        return importlib.import_module(f"{__name__}.{_MOVED[name]}")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -29,7 +29,7 @@ measurement that it rests on, is told in `docs/controller.md`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -78,7 +78,8 @@ class RobustUpdate(ColumnUpdate):
 
     What settings make of it:
 
-    - `rate=0, gain=0, initial=l, rescale=False`: a VAE of fixed weight, :math:`KL + l\,C / s`;
+    - `rate=0, gain=0, initial=l, rescale=False`: a VAE of fixed weight, :math:`KL + l\,C / s`,
+      where `initial` is 1 unless given;
     - `gain=0`: integral control only;
     - `rescale=False`: the plain Lagrangian :math:`KL + \lambda^\top C` as loss.
 
@@ -279,6 +280,12 @@ class RobustUpdate(ColumnUpdate):
         """Which multipliers are at their ceiling while a violation no longer falls."""
         return self.columns(table)["standstill"] > PATIENCE
 
+    @property
+    def _start(self) -> float | None:
+        """The relative multiplier at the start where it does not depend on the first batch."""
+        fixed = self.rate == 0 and self.gain == 0
+        return 1.0 if fixed and self.initial is None else self.initial
+
     def _ceiling(
         self,
         m: Arithmetic,
@@ -319,7 +326,7 @@ class RobustUpdate(ColumnUpdate):
     ) -> Number:
         """The multiplier in use, in the declared scale; before the first ascent, the start."""
         now = m.exp(column["log_multiplier"])
-        if self.initial is not None:
+        if self._start is not None:
             return now
         size = m.abs(seen.loss) + 0.0 * seen.violation
         size = m.where(size > 0, size, 1.0)
@@ -347,3 +354,25 @@ class RobustUpdate(ColumnUpdate):
     def _unit(self, m: Arithmetic, column: Mapping[str, Number], seen: Observation) -> Number:
         unit = self._next_unit(m, column, seen)
         return m.where(unit > 0, unit, 1.0)
+
+
+def chosen_update(update: object, total_steps: int | None) -> MultiplierUpdate:
+    """The rule of an objective: the given one, or the default, told the length of the run.
+
+    Raises:
+        TypeError: If it is no rule, or knows no schedule although a length is given.
+    """
+    update = RobustUpdate() if update is None else update
+    if not isinstance(update, MultiplierUpdate):
+        raise TypeError(
+            f"`update` must be a MultiplierUpdate such as PaperUpdate() or RobustUpdate(), "
+            f"got {update!r}"
+        )
+    if total_steps is None:
+        return update
+    if not isinstance(update, RobustUpdate):
+        raise TypeError(
+            f"`total_steps` is for RobustUpdate, the default; {type(update).__name__} knows no "
+            f"schedule"
+        )
+    return replace(update, total_steps=total_steps)
