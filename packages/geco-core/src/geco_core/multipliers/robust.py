@@ -35,7 +35,7 @@ from torch import Tensor
 
 from geco_core.multipliers.arithmetic import Arithmetic, Number
 from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUpdate, Observation
-from geco_core.validation import check_number
+from geco_core.validation import check_number, whole
 
 __all__ = ["RobustUpdate"]
 
@@ -111,21 +111,29 @@ class RobustUpdate(ColumnUpdate):
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
-        check_number("rate", self.rate, 0.0, math.inf)
-        check_number("gain", self.gain, 0.0, math.inf)
-        check_number("decay", self.decay, 0.0, 1.0)
+        # numbers of numpy become Python's own
+        own: dict[str, object] = {
+            "rate": check_number("rate", self.rate, 0.0, math.inf),
+            "gain": check_number("gain", self.gain, 0.0, math.inf),
+            "decay": check_number("decay", self.decay, 0.0, 1.0),
+            "rescale": bool(self.rescale),
+        }
         lowest, highest = (0.0, math.inf) if self.bounds is None else self.bounds
         if self.bounds is not None:
-            check_number("bounds[0]", lowest, 0.0, math.inf)
-            check_number("bounds[1]", highest, 0.0, math.inf)
+            lowest = check_number("bounds[0]", lowest, 0.0, math.inf)
+            highest = check_number("bounds[1]", highest, 0.0, math.inf)
             if not lowest < highest:
                 raise ValueError(f"`bounds` must be 0 <= lowest < highest, got {self.bounds}")
+            own["bounds"] = (lowest, highest)
         if self.total_steps is not None:
             check_number("total_steps", self.total_steps, 1.0, math.inf)
+            own["total_steps"] = whole("total_steps", self.total_steps)
         if self.initial is not None:
-            check_number("initial", self.initial, 0.0, math.inf)
+            own["initial"] = check_number("initial", self.initial, 0.0, math.inf)
             if not lowest <= self.initial <= highest:
                 raise ValueError(f"`initial` must be in {self.bounds}, got {self.initial}")
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
 
     @property
     def rows(self) -> tuple[str, ...]:
