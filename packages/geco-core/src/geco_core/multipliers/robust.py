@@ -59,7 +59,9 @@ LATE_CEILING = 4.0
 # and never above so many times the loss, beyond which hardly any of the error answers; but a loss
 # of 0, as that of an encoder that starts at 0, must not keep the multiplier there
 DEAREST, LEAST_CEILING = 50.0, 10.0
-# the ceiling where d is not known, in units of the loss
+# the ceiling of constraints that have a scale but no d, in units of the loss
+LOSS_CEILING, LOSS_SLOPE = 10.0, 40.0
+# the ceiling where not even the scale is known, in units of the loss
 FREE_CEILING = 1e5
 # a ceiling that holds the multiplier back although learning has come to rest is lifted by this
 # much per ascent, up to the multiplier to which 0.8% of the error answers
@@ -319,27 +321,33 @@ class RobustUpdate(ColumnUpdate):
         unit: Number,
     ) -> tuple[Number, Number]:
         """The highest multiplier, and the logarithm of how far it has been lifted."""
-        known = seen.elements > 0
+        known, scaled = seen.elements > 0, seen.elements != 0
         free = FREE_CEILING * m.maximum(m.maximum(first, loss), TINY)
+        violated = m.maximum(slow, 0.0)
         lowest = CEILING + 0.0 * slow
         if self.total_steps is not None:
             # what is still missing late in the run is worth a higher price
             late = m.clip(2.0 * (column["ascents"] + 1.0) / self.total_steps - 1.0, 0.0, 1.0)
             lowest = CEILING + (LATE_CEILING - CEILING) * late
         highest = CEILING + CEILING_SLOPE * CEILING_RANGE
-        asked = m.minimum(lowest + CEILING_SLOPE * m.maximum(slow, 0.0), highest)
-        base = m.minimum(seen.elements * asked, m.maximum(DEAREST * loss, LEAST_CEILING))
+        asked = m.minimum(lowest + CEILING_SLOPE * violated, highest)
+        dearest = m.maximum(DEAREST * loss, LEAST_CEILING)
+        base = m.minimum(seen.elements * asked, dearest)
+        # without d the loss alone tells what is dear; the first one, where it falls towards 0
+        other = m.minimum(LOSS_CEILING + LOSS_SLOPE * violated, DEAREST) * loss
+        other = m.maximum(m.maximum(other, DEAREST * first), LEAST_CEILING)
+        base = m.where(known, base, other)
         lift = m.clip(
             column["lift"] + m.where(rests, LIFT, m.where(slow < 0, -2.0 * LIFT, 0.0)), 0.0, 50.0
         )
         ratio = m.maximum(w / (LEAST_SHARE * m.maximum(base, TINY)), 1.0)
         lift = m.minimum(lift, m.log(ratio))
-        lift = m.where(known, lift, 0.0)
+        lift = m.where(scaled, lift, 0.0)
         if self.bounds is not None:
             return self.bounds[1] * unit, lift
         if self.rate == 0:  # a fixed multiplier stays what it is
             return free * math.inf, lift
-        return m.where(known, base * m.exp(lift), free), lift
+        return m.where(scaled, base * m.exp(lift), free), lift
 
     def _multiplier(
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation, unit: Number
