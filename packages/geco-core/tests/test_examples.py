@@ -7,7 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from geco_core import GECO, CallableConstraint
+
 FOLDER = Path(__file__).parents[1] / "examples"
+
+
+class MeanOver(CallableConstraint):
+    """A violation that is passed in place of the reconstruction, said to be over so many."""
+
+    def __init__(self, elements):
+        super().__init__(lambda x, violation: violation, scale=1.0)
+        self.number = elements
+
+    def elements(self, x):
+        return self.number
 
 
 @pytest.fixture
@@ -101,3 +114,44 @@ def test_a_perceptual_constraint_is_reached(example, capsys):
     assert result["features"] == pytest.approx(0.1, rel=0.03)
     assert result["pixels"] < 0.3
     assert "features: feasible" in capsys.readouterr().out
+
+
+def test_the_reference_rule_is_the_default_rule(example, capsys):
+    """Replayed in GECO: the same multiplier at every step, and the same weights of the loss."""
+    module = example("reference_rule")
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(2600, generator=generator).tolist()
+    cases = {
+        # far above, at rest and violated (the ceiling is lifted), met with noise, slack, again
+        "a life": [30 * 0.97**n + 0.3 for n in range(1400)]
+        + [0.1 * noise[n] for n in range(700)]
+        + [-0.8] * 300
+        + [0.5 + noise[n] for n in range(200)],
+        "loud": [5 * value for value in noise[:600]],
+        "from below": [-0.5 + 0.001 * n for n in range(800)],
+    }
+    for name, violations in cases.items():
+        for elements, kl in ((10, 3.0), (784, 25.0), (784, 0.0)):
+            rule = module.Rule(elements)
+            objective = GECO(MeanOver(elements))
+            for n, c in enumerate(violations):
+                batch_kl = kl * (1 + 0.1 * noise[-1 - n])
+                kl_weight, weight = rule.weights(c)
+                knob = torch.zeros(1, requires_grad=True)
+                loss = objective(batch_kl + knob, None, c + knob)
+                assert loss.item() == pytest.approx(
+                    kl_weight * batch_kl + weight * c, rel=1e-3, abs=1e-3
+                ), (name, elements, kl, n)
+                objective.step()
+                rule.step(c, batch_kl)
+                found = objective.multipliers.table[0].exp().item()
+                # the table is in float32
+                assert found == pytest.approx(rule.multiplier, rel=1e-3, abs=1e-6), (
+                    name,
+                    elements,
+                    kl,
+                    n,
+                )
+    rows = module.main()
+    assert len(rows) == 8
+    assert f"{rows[-1][1]:+10.4f}" in capsys.readouterr().out

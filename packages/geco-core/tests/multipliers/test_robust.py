@@ -322,6 +322,32 @@ def test_bad_settings(settings, name):
         RobustUpdate(**settings)
 
 
+def test_numbers_of_numpy_become_pythons_own():
+    """In every field: a state in text, a copy or a comparison must not meet numpy."""
+    np = pytest.importorskip("numpy")
+    for float_, int_ in ((np.float32, np.int64), (np.float64, np.int16)):
+        update = RobustUpdate(
+            rate=float_(0.5),
+            gain=int_(2),
+            decay=float_(0.5),
+            bounds=(float_(0.25), int_(8)),
+            initial=float_(4),
+            rescale=np.bool_(True),
+            total_steps=int_(1000),
+        )
+        assert repr(update) == (
+            "RobustUpdate(rate=0.5, gain=2.0, decay=0.5, bounds=(0.25, 8.0), initial=4.0, "
+            "rescale=True, total_steps=1000)"
+        )
+        for name in ("rate", "gain", "decay", "initial", "rescale", "total_steps"):
+            assert type(getattr(update, name)) in (float, bool, int), name
+        assert [type(bound) for bound in update.bounds] == [float, float]
+    # a list of two numbers, as configuration files give it, is a pair and can be hashed
+    assert hash(RobustUpdate(bounds=[0.0, 1.0])) == hash(RobustUpdate(bounds=(0.0, 1.0)))
+    with pytest.raises(TypeError, match="`total_steps` must be a whole number"):
+        RobustUpdate(total_steps=10.5)
+
+
 def test_kkt_of_a_quadratic():
     """min w^2 subject to w >= 3 (w.r.t. one number): w = 3, multiplier 6, exactly."""
     w = torch.tensor([0.5], requires_grad=True)

@@ -34,8 +34,14 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from geco_core.multipliers.arithmetic import Arithmetic, Number
-from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUpdate, Observation
-from geco_core.validation import check_number
+from geco_core.multipliers.update import (
+    COMMON_ROWS,
+    ColumnUpdate,
+    MultiplierUpdate,
+    Observation,
+    Outlook,
+)
+from geco_core.validation import check_number, whole
 
 __all__ = ["RobustUpdate"]
 
@@ -113,21 +119,25 @@ class RobustUpdate(ColumnUpdate):
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
-        check_number("rate", self.rate, 0.0, math.inf)
-        check_number("gain", self.gain, 0.0, math.inf)
-        check_number("decay", self.decay, 0.0, 1.0)
+        # numbers of numpy become Python's own
+        own: dict[str, object] = {"rescale": bool(self.rescale)}
+        for name, end in (("rate", math.inf), ("gain", math.inf), ("decay", 1.0)):
+            own[name] = check_number(name, getattr(self, name), 0.0, end)
         lowest, highest = (0.0, math.inf) if self.bounds is None else self.bounds
         if self.bounds is not None:
-            check_number("bounds[0]", lowest, 0.0, math.inf)
-            check_number("bounds[1]", highest, 0.0, math.inf)
+            lowest = check_number("bounds[0]", lowest, 0.0, math.inf)
+            highest = check_number("bounds[1]", highest, 0.0, math.inf)
             if not lowest < highest:
                 raise ValueError(f"`bounds` must be 0 <= lowest < highest, got {self.bounds}")
+            own["bounds"] = (lowest, highest)
         if self.total_steps is not None:
-            check_number("total_steps", self.total_steps, 1.0, math.inf)
+            own["total_steps"] = whole("total_steps", self.total_steps)
         if self.initial is not None:
-            check_number("initial", self.initial, 0.0, math.inf)
+            own["initial"] = check_number("initial", self.initial, 0.0, math.inf)
             if not lowest <= self.initial <= highest:
                 raise ValueError(f"`initial` must be in {self.bounds}, got {self.initial}")
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -149,6 +159,7 @@ class RobustUpdate(ColumnUpdate):
             "own_gain",
             "lift",
             "standstill",
+            "elements",
         )
 
     @property
@@ -276,11 +287,20 @@ class RobustUpdate(ColumnUpdate):
             "own_gain": m.clip(own_gain, 1.0 / GAIN_RANGE, GAIN_RANGE),
             "lift": lift,
             "standstill": m.where(held, column["standstill"] + 1.0, 0.0),
+            "elements": m.where(known, seen.elements + 0.0 * c, 0.0),
         }
 
     def saturated(self, table: Tensor) -> Tensor:
         """Which multipliers are at their ceiling while a violation no longer falls."""
         return self.columns(table)["standstill"] > PATIENCE
+
+    def outlook(self, table: Tensor) -> Outlook:
+        """By :math:`1 / A`, for constraints that know their elements."""
+        rows = self.columns(table)
+        share = (rows["loss_average"] / RESPONSE / rows["log_multiplier"].exp()).clamp(max=1.0)
+        share = share.masked_fill(rows["elements"] <= 0, math.nan)
+        reachable = (1.0 + rows["moving_average"]) * (1.0 - share) - 1.0
+        return Outlook(rows["least_average"], reachable, share)
 
     @property
     def _start(self) -> float | None:

@@ -87,11 +87,29 @@ def _warn(
     logger.warning(
         "constraint %r is not reached: the moving average of its violation is %.4g, %+.1f%% of "
         "its scale %.4g (kappa %s), and its multiplier is saturated at the upper bound %.4g; "
-        "training goes on at the best trade-off: train longer, loosen kappa or enlarge the model",
+        "%straining goes on at the best trade-off: train longer, loosen kappa or enlarge the "
+        "model",
         name,
         average,
         100 * average / scales[column],
         scales[column],
         constraint.kappa,
         multiplier,
+        _outlook(column, multipliers, scales),
     )
+
+
+def _outlook(column: int, multipliers: Multipliers, scales: Sequence[float]) -> str:
+    """The smallest violation so far and about the smallest there is, where the rule knows them."""
+    outlook = multipliers.update.outlook(multipliers.table)
+    if outlook is None:
+        return ""
+    own = [multipliers.in_own_units(value, scales)[column].item() for value in outlook[:2]]
+    share = outlook.share[column].item()
+    said = f"the smallest so far is {own[0]:.4g}; "
+    if share == share:
+        said += (
+            f"with the model as it is the error is at most {share:.1%} smaller at any multiplier, "
+            f"a violation of {own[1]:.4g}; "
+        )
+    return said

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from geco_core.multipliers.arithmetic import NUMBERS, TENSORS, Arithmetic, Number
 
-__all__ = ["COMMON_ROWS", "ColumnUpdate", "MultiplierUpdate", "Observation"]
+__all__ = ["COMMON_ROWS", "ColumnUpdate", "MultiplierUpdate", "Observation", "Outlook"]
 
 #: The rows that every rule has: logarithm of the multiplier, moving average of the violation,
 #: number of ascents made, number of ascents skipped because a value was not finite.
@@ -44,6 +44,17 @@ class Observation(NamedTuple):
     """The elements of an example that the constraint is a mean over, NaN where unknown."""
     share: Number
     """The share of the batch that the multiplier speaks of: 1 unless there are groups."""
+
+
+class Outlook(NamedTuple):
+    """What a rule expects of constraints that are not reached: :math:`(L,)`, NaN where unknown."""
+
+    least: Tensor
+    """The smallest average of the violation so far, in the units of the rule."""
+    reachable: Tensor
+    """About the smallest violation at any multiplier, with the model as it is."""
+    share: Tensor
+    """The share of the error that still answers to the multiplier."""
 
 
 class MultiplierUpdate(ABC):
@@ -112,6 +123,14 @@ class MultiplierUpdate(ABC):
             table: The rule's table, of which any row may be read.
         """
         return torch.zeros_like(table[0], dtype=torch.bool)
+
+    def outlook(self, table: Tensor) -> Outlook | None:
+        """What can still be expected of each constraint; None where the rule does not know.
+
+        Args:
+            table: The rule's table, of which any row may be read.
+        """
+        return None
 
     def columns(self, table: Tensor) -> dict[str, Tensor]:
         r"""The rows of a table by name, each :math:`(L,)`."""
