@@ -54,7 +54,7 @@ def exact_of_inequalities(a, b):
 
 
 # Of ten variables only some seeds are solved in 1,500 steps: 2, 3 and 5 of 0 to 5, to 3e-7. Seeds
-# 0, 1 and 4 end at 3.7e-2, 1.1e-2 and 1.3e-2, in a small limit cycle around the optimum: the first
+# 0, 1 and 4 end at 3.6e-2, 1.1e-2 and 1.2e-2, in a small limit cycle around the optimum: the first
 # loss, 10, is the unit of the multiplier of a function, and is up to 5,000 times the loss at the
 # optimum, beyond the range of the own gain.
 @pytest.mark.parametrize(

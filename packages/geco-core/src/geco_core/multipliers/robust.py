@@ -34,13 +34,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from geco_core.multipliers.arithmetic import Arithmetic, Number
-from geco_core.multipliers.update import (
-    COMMON_ROWS,
-    ColumnUpdate,
-    MultiplierUpdate,
-    Observation,
-    Outlook,
-)
+from geco_core.multipliers.outlook import Outlook
+from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUpdate, Observation
 from geco_core.validation import check_number, whole
 
 __all__ = ["RobustUpdate"]
@@ -299,8 +294,8 @@ class RobustUpdate(ColumnUpdate):
         rows = self.columns(table)
         share = (rows["loss_average"] / RESPONSE / rows["log_multiplier"].exp()).clamp(max=1.0)
         share = share.masked_fill(rows["elements"] <= 0, math.nan)
-        reachable = (1.0 + rows["moving_average"]) * (1.0 - share) - 1.0
-        return Outlook(rows["least_average"], reachable, share)
+        least, error = rows["least_average"], 1.0 + rows["moving_average"]
+        return Outlook(least, error * (1.0 - share) - 1.0, share)
 
     @property
     def _start(self) -> float | None:
@@ -323,8 +318,7 @@ class RobustUpdate(ColumnUpdate):
         """The highest multiplier, and the logarithm of how far it has been lifted."""
         known, scaled = seen.elements > 0, seen.elements != 0
         free = FREE_CEILING * m.maximum(m.maximum(first, loss), TINY)
-        violated = m.maximum(slow, 0.0)
-        lowest = CEILING + 0.0 * slow
+        violated, lowest = m.maximum(slow, 0.0), CEILING + 0.0 * slow
         if self.total_steps is not None:
             # what is still missing late in the run is worth a higher price
             late = m.clip(2.0 * (column["ascents"] + 1.0) / self.total_steps - 1.0, 0.0, 1.0)

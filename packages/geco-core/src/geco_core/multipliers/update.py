@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from geco_core.multipliers.arithmetic import NUMBERS, TENSORS, Arithmetic, Number
+from geco_core.multipliers.outlook import Outlook
 
-__all__ = ["COMMON_ROWS", "ColumnUpdate", "MultiplierUpdate", "Observation", "Outlook"]
+__all__ = ["COMMON_ROWS", "ColumnUpdate", "MultiplierUpdate", "Observation"]
 
 #: The rows that every rule has: logarithm of the multiplier, moving average of the violation,
 #: number of ascents made, number of ascents skipped because a value was not finite.
@@ -44,17 +45,6 @@ class Observation(NamedTuple):
     """The elements of an example that the constraint is a mean over, NaN where unknown."""
     share: Number
     """The share of the batch that the multiplier speaks of: 1 unless there are groups."""
-
-
-class Outlook(NamedTuple):
-    """What a rule expects of constraints that are not reached: :math:`(L,)`, NaN where unknown."""
-
-    least: Tensor
-    """The smallest average of the violation so far, in the units of the rule."""
-    reachable: Tensor
-    """About the smallest violation at any multiplier, with the model as it is."""
-    share: Tensor
-    """The share of the error that still answers to the multiplier."""
 
 
 class MultiplierUpdate(ABC):
