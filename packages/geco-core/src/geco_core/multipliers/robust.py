@@ -166,9 +166,9 @@ class RobustUpdate(ColumnUpdate):
         """Zeros; an own gain of 1, and no steady multiplier yet, which -1 stands for."""
         table = MultiplierUpdate.table(self, constraints)
         rows = self.rows
-        table[0] = (
-            math.log(self.initial) if self.initial else -math.inf if self.initial == 0 else 0.0
-        )
+        start = self._start
+        if start is not None:
+            table[0] = math.log(start) if start > 0 else -math.inf
         table[rows.index("steady_multiplier")] = -1.0
         table[rows.index("own_gain")] = 1.0
         return table
@@ -177,7 +177,7 @@ class RobustUpdate(ColumnUpdate):
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
     ) -> tuple[Number, Number]:
         """The relative multiplier, and what it adds to the divisor."""
-        unit = self._unit(m, column, seen)
+        unit = self._unit(m, self._next_unit(m, column, seen))
         multiplier = self._multiplier(m, column, seen, unit)
         if not self.rescale:
             return multiplier, 0.0
@@ -193,7 +193,8 @@ class RobustUpdate(ColumnUpdate):
     ) -> Mapping[str, Number]:
         """One step of the controller."""
         known = seen.elements > 0  # not where it is NaN
-        unit = self._unit(m, column, seen)
+        found = self._next_unit(m, column, seen)
+        unit = self._unit(m, found)
         c = seen.violation / unit
         ascents = column["ascents"] + 1.0
         whole = 1.0 / ascents  # averages are plain means until they remember less than all
@@ -278,7 +279,7 @@ class RobustUpdate(ColumnUpdate):
             "noise": noise,
             "loss_average": loss,
             "first_loss": first,
-            "unit": self._next_unit(m, column, seen),
+            "unit": found,
             "own_gain": m.clip(own_gain, 1.0 / GAIN_RANGE, GAIN_RANGE),
             "lift": lift,
             "standstill": m.where(held, column["standstill"] + 1.0, 0.0),
@@ -373,9 +374,9 @@ class RobustUpdate(ColumnUpdate):
         found = m.where((ascents <= SETTLING) | (unit == 0), mean, unit)
         return m.where(seen.elements == 0, found, 1.0)
 
-    def _unit(self, m: Arithmetic, column: Mapping[str, Number], seen: Observation) -> Number:
-        unit = self._next_unit(m, column, seen)
-        return m.where(unit > 0, unit, 1.0)
+    @staticmethod
+    def _unit(m: Arithmetic, found: Number) -> Number:
+        return m.where(found > 0, found, 1.0)
 
 
 def chosen_update(update: object, total_steps: int | None) -> MultiplierUpdate:
