@@ -207,7 +207,7 @@ class GECO(nn.Module):
         if not torch.compiler.is_compiling():
             self._losses = 0
             for watch in (self._watch, self._skips):
-                watch.tick(multipliers, self)  # type: ignore[arg-type]
+                watch.tick(multipliers, self)
 
     def items(self) -> "ItemsView[str, Constraint]":
         """The constraint of every multiplier, by a name of the multiplier."""
@@ -215,7 +215,7 @@ class GECO(nn.Module):
 
     def _look(self) -> None:
         for watch in (self._watch, self._skips):
-            watch.look(self.multipliers, self)  # type: ignore[arg-type]
+            watch.look(self.multipliers, self)
 
     @property
     def info(self) -> Info:

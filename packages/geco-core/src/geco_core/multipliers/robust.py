@@ -252,6 +252,7 @@ class RobustUpdate(ColumnUpdate):
         multiplier = m.maximum(multiplier / unit, lowest)
         steady = m.maximum(steady / unit, lowest)
 
+        least = m.minimum(column["least_average"] / unit, slow)
         held = rests & (multiplier * unit >= AT_CEILING * ceiling)
         # signs by comparisons: products of small numbers vanish
         reversed_ = (m.minimum(fast, before) < 0) & (m.maximum(fast, before) > 0)
@@ -272,10 +273,7 @@ class RobustUpdate(ColumnUpdate):
             "window": m.where(full, 0.0, column["window"] + 1.0),
             "window_average": m.where(full, slow, begun) * unit,
             "resting": resting,
-            "least_average": m.where(
-                ascents <= 100, slow, m.minimum(column["least_average"] / unit, slow)
-            )
-            * unit,
+            "least_average": m.where(ascents <= 100, slow, least) * unit,
             "noise": noise,
             "loss_average": loss,
             "first_loss": first,
