@@ -168,7 +168,7 @@ class RobustUpdate(ColumnUpdate):
         rows = self.rows
         start = self._start
         if start is not None:
-            table[0] = math.log(start) if start > 0 else -math.inf
+            table[0] = start
         table[rows.index("steady_multiplier")] = -1.0
         table[rows.index("own_gain")] = 1.0
         return table
@@ -259,11 +259,11 @@ class RobustUpdate(ColumnUpdate):
         persists = (m.minimum(fast, slow) > 0) | (m.maximum(fast, slow) < 0)
         persists = persists & (m.abs(fast) > 0.7 * m.abs(slow))
         persists = persists & (m.abs(fast) > m.sqrt(2.0 * quick * noise))
-        own_gain = column["own_gain"] * m.where(
-            reversed_, REVERSAL, m.where(persists, PERSISTENCE, 1.0)
-        )
+        own_gain = column["own_gain"]
+        grown = m.where(persists, PERSISTENCE * own_gain, own_gain)
+        own_gain = m.where(reversed_, REVERSAL * own_gain, grown)
         return {
-            "log_multiplier": m.log(multiplier),
+            "multiplier": multiplier,
             "moving_average": slow * unit,
             "ascents": ascents,
             "steady_multiplier": steady,
@@ -291,7 +291,7 @@ class RobustUpdate(ColumnUpdate):
     def outlook(self, table: Tensor) -> Outlook:
         """By :math:`1 / A`, for constraints that know their elements."""
         rows = self.columns(table)
-        share = (rows["loss_average"] / RESPONSE / rows["log_multiplier"].exp()).clamp(max=1.0)
+        share = (rows["loss_average"] / RESPONSE / rows["multiplier"]).clamp(max=1.0)
         share = share.masked_fill(rows["elements"] <= 0, math.nan)
         least, error = rows["least_average"], 1.0 + rows["moving_average"]
         return Outlook(least, error * (1.0 - share) - 1.0, share)
@@ -330,9 +330,9 @@ class RobustUpdate(ColumnUpdate):
         other = m.minimum(LOSS_CEILING + LOSS_SLOPE * violated, DEAREST) * loss
         other = m.maximum(m.maximum(other, DEAREST * first), LEAST_CEILING)
         base = m.where(known, base, other)
-        lift = m.clip(
-            column["lift"] + m.where(rests, LIFT, m.where(slow < 0, -2.0 * LIFT, 0.0)), 0.0, 50.0
-        )
+        lift = column["lift"]
+        lift = m.where(rests, lift + LIFT, m.where(slow < 0, lift - 2.0 * LIFT, lift))
+        lift = m.clip(lift, 0.0, 50.0)
         ratio = m.maximum(w / (LEAST_SHARE * m.maximum(base, TINY)), 1.0)
         lift = m.minimum(lift, m.log(ratio))
         lift = m.where(scaled, lift, 0.0)
@@ -346,7 +346,7 @@ class RobustUpdate(ColumnUpdate):
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation, unit: Number
     ) -> Number:
         """The multiplier in use, in the declared scale; before the first ascent, the start."""
-        now = m.exp(column["log_multiplier"])
+        now = column["multiplier"]
         if self._start is not None:
             return now
         size = m.abs(seen.loss) + 0.0 * seen.violation
@@ -361,8 +361,9 @@ class RobustUpdate(ColumnUpdate):
     def _step(m: Arithmetic, multiplier: Number, change: Number, w: Number) -> Number:
         """A step on the scale that is linear below w, down to 0, and logarithmic above."""
         ratio = multiplier / w
-        place = m.where(ratio > 1.0, m.log(m.maximum(ratio, 1.0)), ratio - 1.0) + change
-        return w * m.where(place > 0, m.exp(m.clip(place, 0.0, 80.0)), m.maximum(1.0 + place, 0.0))
+        # both branches have value and slope 1 at w; no digits are lost near 0
+        place = m.where(ratio > 1.0, 1.0 + m.log(m.maximum(ratio, 1.0)), ratio) + change
+        return w * m.where(place > 1.0, m.exp(m.clip(place - 1.0, 0.0, 80.0)), m.maximum(place, 0.0))
 
     @staticmethod
     def _next_unit(m: Arithmetic, column: Mapping[str, Number], seen: Observation) -> Number:
