@@ -289,9 +289,10 @@ class GECO(nn.Module):
         """
         self._look()
         text = in_lines(self.multipliers, self._columns, self._constraints(), self._scales())
-        if self._since.losses >= FORGOTTEN_AFTER:
+        losses = self._since.losses
+        if losses >= FORGOTTEN_AFTER:
             text += (
-                f"\n{self._since.losses} losses since the last ascent: call step() once after each "
+                f"\n{losses} losses since the last ascent: call step() once after each "
                 f"optimizer step"
             )
         return text

@@ -15,7 +15,7 @@ Nothing in either may wait for the device, and all of it can be compiled.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
