@@ -83,6 +83,7 @@ def check_types(session: nox.Session, *paths: str) -> None:
 def build_docs(session: nox.Session, *args: str) -> None:
     """The site under docs/_build/html; a warning, or a link that leads nowhere, is an error."""
     settings(session)
+    shutil.rmtree(ROOT / SITE, ignore_errors=True)  # pages that are no longer made
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", SITE, *args)
     session.run("python", "tools/built_site.py", SITE)
 

@@ -4,8 +4,8 @@ import built_site
 import pytest
 
 GOOD = """<html><head><link rel="stylesheet" href="s.css"></head><body>
-<h1 id="top">A page</h1><p>Set: <span class="math notranslate">\\(x\\)</span>, <code>\\kappa</code>,
-a path C:\\a and 5$.</p>
+<h1 id="top">A page</h1><p>Set: <span class="math notranslate">\\(x\\)</span>,
+<code>\\kappa</code>, a path C:\\a and 5$.</p>
 <a href="b.html#there">b</a> <a href="#top">up</a> <a href="https://example.org/x">elsewhere</a>
 <img src="data:image/png;base64,AAAA">
 <div class="highlight-python notranslate"><div class="highlight"><pre><span></span>one

@@ -122,9 +122,8 @@ def faults(site: Path) -> Iterator[str]:
             goal = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not goal.exists():
                 yield f"{where}: the link {target} leads nowhere"
-            elif parts.fragment and goal in read:
-                if unquote(parts.fragment) not in read[goal].anchors:
-                    yield f"{where}: {target} names no place of that page"
+            elif goal in read and unquote(parts.fragment) not in {"", *read[goal].anchors}:
+                yield f"{where}: {target} names no place of that page"
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Copy each script out of the built pages into an empty folder and run it there, as a reader would.
+"""Copy each script out of the built pages into an empty folder and run it, as a reader would.
 
     python tools/recipes.py docs/_build/html/frameworks.html docs/_build/html/getting-started.html
 
