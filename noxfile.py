@@ -234,6 +234,9 @@ def release(session: nox.Session) -> None:
     if kinds != [".gz"] * len(PACKAGES) + [".whl"] * len(PACKAGES):
         session.error(f"eight files were to be built, there are {[path.name for path in files]}")
     session.run("twine", "check", "--strict", *map(str, files))
+    address = nox.project.load_toml(ROOT / "pyproject.toml")["tool"]["geco"]["address"]
+    if address.startswith("https://example.org/"):
+        session.warn(f"{address} is a placeholder: `nox -s address` before anything is uploaded")
     wheel = {path.name.split("-")[0].replace("_", "-"): str(path) for path in dist.glob("*.whl")}
     settings(session)
     for name in PACKAGES:
