@@ -142,3 +142,11 @@ def test_the_examples_of_the_readme_run(package):
 
 def test_the_examples_of_the_first_page_run():
     assert run(ROOT / "README.md") == len(blocks(ROOT / "README.md")) > 0
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_changelogs_have_one_coming_version_and_nothing_without_one(package):
+    text = (folder(package) / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert all(re.fullmatch(r"\S+ \((?:unreleased|\d{4}-\d\d-\d\d)\)", h) for h in headings)
+    assert [h for h in headings if h.endswith("(unreleased)")] in ([], headings[:1])
