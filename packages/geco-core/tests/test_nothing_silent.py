@@ -280,3 +280,8 @@ def test_metrics_are_flat_numbers(loop):
     grouped.step()
     assert grouped.metrics()["g/moving_average/highest"] == 0.75
     assert set(ELBO().metrics()) == {"loss", "kl", "beta"}
+
+
+def test_a_report_before_the_first_ascent_says_so():
+    objective = GECO({"RE": ReconstructionError(0.1), "constraint": lambda x, r: r.sum(1)})
+    assert objective.report() == "RE: no ascent yet\nconstraint: no ascent yet"

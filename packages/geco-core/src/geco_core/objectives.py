@@ -284,8 +284,8 @@ class GECO(nn.Module):
 
         Reads numbers from the device, so call it where you log and not at every step. Like
         :meth:`step` from time to time, :meth:`eval` and `state_dict`, it warns once in the log
-        `geco_core.saturation` of a constraint that cannot be reached: its multiplier is at the
-        upper bound while it is still violated.
+        `geco_core.multipliers.saturation` of a constraint that cannot be reached: its multiplier
+        is at its ceiling, while the violation no longer falls.
         """
         self._look()
         text = in_lines(self.multipliers, self._columns, self._constraints(), self._scales())
