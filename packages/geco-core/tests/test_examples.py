@@ -155,3 +155,16 @@ def test_the_reference_rule_is_the_default_rule(example, capsys):
     rows = module.main()
     assert len(rows) == 8
     assert f"{rows[-1][1]:+10.4f}" in capsys.readouterr().out
+
+
+def test_one_run_lies_on_the_rate_distortion_bound_along_its_range(example, capsys):
+    pytest.importorskip("geco_models", reason="it modulates its layers with geco-models")
+    result = example("one_run").main()
+    assert result["error"] == pytest.approx(result["kappa"], rel=0.02)
+    # nothing can be below; in 1% for the noise of the last steps
+    for kl, bound in zip(result["kl"], result["bound"], strict=True):
+        assert 0.99 * bound < kl < 1.05 * bound
+    # -dR/dD = d / (2 D) at the tight end, where all 8 components are active
+    tight = 8 / (2 * result["kappa"][0] ** 2)
+    assert result["multiplier"][0] == pytest.approx(tight, rel=0.2)
+    assert "11 of 11 tolerances feasible" in capsys.readouterr().out

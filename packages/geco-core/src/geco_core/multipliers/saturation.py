@@ -37,7 +37,10 @@ class SaturationWatch(Watch):
         for name, where, constraint, along in labelled.ranges():
             within |= {*range(where.start, where.stop)}
             if not any(saturated[where]):
-                self._said.discard(name)
+                relative = multipliers.moving_average(scales) / multipliers.as_tensor(scales)
+                # reached in the meantime; NaN where nothing was seen yet
+                if not any(value > TOLERANCE for value in relative[where].tolist()):
+                    self._said.discard(name)
             elif name not in self._said:
                 self._said.add(name)
                 _warn_range(name, constraint, along, where, multipliers, scales)
