@@ -22,12 +22,12 @@ from geco_core.constraints.base import Constraint, Constraints, check_keywords, 
 from geco_core.feasibility import is_feasible
 from geco_core.held import Held
 from geco_core.info import Info, Named
-from geco_core.multipliers.observed import Seen
+from geco_core.multipliers.observed import Seen, SinceAscent
 from geco_core.multipliers.robust import chosen_update
 from geco_core.multipliers.saturation import SaturationWatch
 from geco_core.multipliers.skips import SkipWatch
-from geco_core.multipliers.state import Multipliers
-from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
+from geco_core.multipliers.state import Multipliers, has_common_rows
+from geco_core.multipliers.update import MultiplierUpdate
 from geco_core.precision import at_least_float32
 from geco_core.reduction import is_alone
 from geco_core.reporting import Columns, flat_metrics, in_lines, shape_of
@@ -93,13 +93,9 @@ class GECO(nn.Module):
         self.multipliers = Multipliers(update, self._columns.total)
         # a tuple, because attributes that are modules are slow to look up
         self._multipliers = (self.multipliers,)
-        # what was seen since the last ascent, if anything: one element at most
-        self._pending: list[Seen] = []
-        # the losses since the last ascent
-        self._losses = 0
+        self._since = SinceAscent()
         # the sets of keywords that were found to be spelt well
         self._spelt: set[frozenset[str]] = {frozenset()}
-        self._last: tuple[Tensor, Tensor, Seen, Any] | None = None
         self._watch, self._skips = SaturationWatch(), SkipWatch()
 
     @property
@@ -162,16 +158,17 @@ class GECO(nn.Module):
         if training:
             self._remember(seen)
         shape = x.shape if isinstance(x, Tensor) else shape_of(x)
-        self._last = (loss.detach(), kl_mean.detach(), seen, shape)
+        self._since.last = (loss.detach(), kl_mean.detach(), seen, shape)
         return loss
 
     def _remember(self, seen: Seen) -> None:
-        pending = self._pending
-        self._pending = [self._multipliers[0].joined(pending[0], seen) if pending else seen]
+        since = self._since
+        before = since.seen
+        since.seen = seen if before is None else self._multipliers[0].joined(before, seen)
         if torch.compiler.is_compiling():
             return  # a count in Python would lead to a compilation each time
-        self._losses += 1
-        if self._losses == FORGOTTEN_AFTER:
+        since.losses += 1
+        if since.losses == FORGOTTEN_AFTER:
             logger.warning(
                 "%d losses in training mode without objective.step(): the multipliers do not "
                 "move; call it once after each optimizer step, or objective.eval() before an "
@@ -196,16 +193,17 @@ class GECO(nn.Module):
         """
         if not self.training:
             return
-        pending, multipliers = self._pending, self._multipliers[0]
-        if not pending:
+        since, multipliers = self._since, self._multipliers[0]
+        seen = since.seen
+        if seen is None:
             raise RuntimeError(
                 "step() needs a loss computed in training mode since the last step(): call the "
                 "objective first"
             )
-        self._pending = []
-        multipliers.ascend(pending[0])
+        since.seen = None
+        multipliers.ascend(seen)
         if not torch.compiler.is_compiling():
-            self._losses = 0
+            since.losses = 0
             for watch in (self._watch, self._skips):
                 watch.tick(multipliers, self)
 
@@ -223,8 +221,8 @@ class GECO(nn.Module):
         m, scales = self.multipliers, self._scales()
         nan = m.table.new_full((), torch.nan)
         loss, kl, constraint, x = nan, nan, nan.expand(len(scales)), None
-        if self._last is not None:
-            loss, kl, seen, shape = self._last
+        if self._since.last is not None:
+            loss, kl, seen, shape = self._since.last
             constraint = m.in_tensors(seen).observation.violation
             if m.update.relative:
                 constraint = constraint * m.as_tensor(scales)
@@ -250,7 +248,7 @@ class GECO(nn.Module):
         named = multiplier if isinstance(multiplier, dict) else {"": multiplier}
         betas = {
             name: torch.full_like(one, torch.nan)
-            if self._last is None
+            if self._since.last is None
             else constraint.equivalent_beta(one, x).clone()
             for (name, one), constraint in zip(
                 named.items(), self._constraints().values(), strict=True
@@ -286,14 +284,15 @@ class GECO(nn.Module):
 
         Reads numbers from the device, so call it where you log and not at every step. Like
         :meth:`step` from time to time, :meth:`eval` and `state_dict`, it warns once in the log
-        `geco_core.saturation` of a constraint that cannot be reached: its multiplier is at the
-        upper bound while it is still violated.
+        `geco_core.multipliers.saturation` of a constraint that cannot be reached: its multiplier
+        is at its ceiling, while the violation no longer falls.
         """
         self._look()
         text = in_lines(self.multipliers, self._columns, self._constraints(), self._scales())
-        if self._losses >= FORGOTTEN_AFTER:
+        losses = self._since.losses
+        if losses >= FORGOTTEN_AFTER:
             text += (
-                f"\n{self._losses} losses since the last ascent: call step() once after each "
+                f"\n{losses} losses since the last ascent: call step() once after each "
                 f"optimizer step"
             )
         return text
@@ -311,7 +310,7 @@ class GECO(nn.Module):
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing more to do: it has been checked before anything was loaded."""
-        self._pending, self._last, self._losses = [], None, 0
+        self._since = SinceAscent()
         for watch in (self._watch, self._skips):
             watch.forget()
 
@@ -323,7 +322,7 @@ class GECO(nn.Module):
             for key, value in agreement.items():
                 found = (saved or {}).get(key)
                 # of its rows a saved table need only have those that all rules have
-                fits = found == value if key != "rows" else {*COMMON_ROWS} <= {*(found or ())}
+                fits = found == value if key != "rows" else has_common_rows(found or ())
                 if not fits:
                     raise ValueError(
                         f"the state was saved with {key} {found!r}, this objective has "

@@ -117,6 +117,9 @@ def in_lines(
             continue
         state = "saturated" if one["saturated"] else "feasible" if one["feasible"] else "violated"
         violation = one["moving_average"]
+        if violation != violation and not one["skipped"]:
+            lines.append(f"{name}: no ascent yet")  # nor a multiplier that means anything
+            continue
         lines.append(
             f"{name}: {state}, violation {violation:.4g} ({violation / constraint.scale:+.2%} of "
             f"its scale), multiplier {one['multiplier']:.4g}"

@@ -54,6 +54,9 @@ class ClassificationAccuracy(ToleranceConstraint):
         gradient_floor: :math:`\epsilon`; the gradient of a probability :math:`p` is taken as
             :math:`\max(p, \epsilon) \nabla \ln p`, which is exact from :math:`p = \epsilon` on
             and does not vanish below. 0 takes the exact gradient everywhere.
+        ignore_index: The integer label that stands for "not known"; examples or locations that
+            have it are left out. Nobody's class by default.
+        in_state: Whether the weights of a module belong to the `state_dict`.
 
     Raises:
         TypeError: If `kappa` is no number or `classifier` cannot be called.
@@ -101,8 +104,7 @@ class ClassificationAccuracy(ToleranceConstraint):
                 soft) labels :math:`(B, K)`. Examples with the label `ignore_index`, or with
                 one-hot labels that are all 0, have none and are left out. Integers out of range
                 are an error on a CPU; on a GPU they stop the kernel, as in every loss of torch,
-                since checking them would
-                make the host wait.
+                since checking them would make the host wait.
             batch: Ignored.
 
         Returns:

@@ -1,6 +1,7 @@
 r"""What was seen of the constraints: in one batch, on several ranks, since the last ascent."""
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from geco_core.reduction import sum_over_ranks
 if TYPE_CHECKING:
     from torch import distributed as dist
 
-__all__ = ["Seen"]
+__all__ = ["Seen", "SinceAscent"]
 
 
 class Seen(NamedTuple):
@@ -69,3 +70,15 @@ class Seen(NamedTuple):
             return self.counts
         violation: Tensor = self.observation.violation
         return torch.ones_like(violation) * self.examples
+
+
+@dataclass(slots=True)
+class SinceAscent:
+    """What an objective remembers; apart, because assignments to a module are slow."""
+
+    seen: Seen | None = None
+    """What was seen since the last ascent, if anything."""
+    losses: int = 0
+    """How many losses there were since the last ascent."""
+    last: tuple[Tensor, Tensor, Seen, Any] | None = None
+    """The loss, the KL, what was seen and the data's shape of the last call."""
