@@ -28,11 +28,12 @@ from geco_core.multipliers.saturation import SaturationWatch
 from geco_core.multipliers.skips import SkipWatch
 from geco_core.multipliers.state import Multipliers, has_common_rows
 from geco_core.multipliers.update import MultiplierUpdate
+from geco_core.over_range import OverRange, Ranks, check_update
 from geco_core.precision import at_least_float32
 from geco_core.reduction import is_alone
 from geco_core.reporting import Columns, flat_metrics, in_lines, shape_of
 from geco_core.text_state import facts_of, tensor_of
-from geco_core.validation import check_kl
+from geco_core.validation import check_gradient, check_kl
 
 __all__ = ["GECO"]
 
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 FORGOTTEN_AFTER = 1000
 
 
-class GECO(nn.Module):
+class GECO(OverRange, nn.Module):
     r"""Minimises the KL under constraints: no weight to tune, only tolerances.
 
     With several ranks (`torch.distributed`) every loss in training mode sends one small message,
@@ -87,6 +88,7 @@ class GECO(nn.Module):
         super().__init__()
         self._bare, named = named_constraints(constraints)
         update = chosen_update(update, total_steps)
+        self._ranged = check_update(update, named)
         self.process_group = process_group
         self.constraints = nn.ModuleDict(named)
         self._columns = Columns(named)
@@ -117,7 +119,8 @@ class GECO(nn.Module):
                 :math:`(B, *)`, or whatever the constraints look at (mappings, distributions,
                 graphs), None if they look at neither. They may also be given by name; beside a
                 loss that is given by position or as `loss`, `kl` is passed on to the constraints.
-            batch: Passed on to the constraints (`labels=` for classification accuracy).
+            batch: Passed on to the constraints (`labels=` for classification accuracy). With a
+                range of tolerances, `kappa`: that of every example, :math:`(B,)`, or one number.
 
         Returns:
             A scalar to be minimised. In training mode it is remembered for :meth:`step`.
@@ -135,31 +138,35 @@ class GECO(nn.Module):
         check_kl(kl, x, multipliers.table)
         if batch and not torch.compiler.is_compiling():
             self._check_spelling(frozenset(batch))
-        kl_mean = at_least_float32(kl).mean()
-        measures, scales, elements = [], [], []
-        relative = multipliers.update.relative
-        for name, constraint in self._named_modules():
-            measure = constraint.measure(name, kl, x, reconstruction, batch)
-            if training and not measure.value.requires_grad:
-                raise RuntimeError(
-                    f"in training mode constraint {name!r} must depend on parameters, but its "
-                    f"value has no gradient: call objective.eval() to evaluate, or check that "
-                    f"`reconstruction` was not detached"
-                )
-            measures.append(measure)
-            scales.append(constraint.scale if relative else 1.0)
-            known = constraint.elements(x)
-            elements.append(math.nan if known is None else known)
         group = self.process_group
         # shared before the weights: all ranks must weigh their gradients alike
         ranks = (group,) if training and not is_alone(group) else None
-        seen = multipliers.observe(kl_mean, measures, scales, elements, kl.shape[0], ranks)
-        loss = multipliers.weighted(kl_mean, measures, scales, seen)
+        of_batch = self._along if self._ranged else self._at_once
+        loss, kl_mean, seen = of_batch(kl, x, reconstruction, batch, ranks)
         if training:
             self._remember(seen)
         shape = x.shape if isinstance(x, Tensor) else shape_of(x)
         self._since.last = (loss.detach(), kl_mean.detach(), seen, shape)
         return loss
+
+    def _at_once(
+        self, kl: Tensor, x: Any, reconstruction: Any, batch: dict[str, Any], ranks: Ranks
+    ) -> tuple[Tensor, Tensor, Seen]:
+        """The loss, the mean KL and what the rule sees, with one tolerance for all examples."""
+        multipliers = self._multipliers[0]
+        kl_mean = at_least_float32(kl).mean()
+        measures, scales, elements = [], [], []
+        relative = multipliers.update.relative
+        for name, constraint in self._named_modules():
+            measure = constraint.measure(name, kl, x, reconstruction, batch)
+            if self.training:
+                check_gradient(measure.value, name)
+            measures.append(measure)
+            scales.append(constraint.scale if relative else 1.0)
+            known = constraint.elements(x)
+            elements.append(math.nan if known is None else known)
+        seen = multipliers.observe(kl_mean, measures, scales, elements, kl.shape[0], ranks)
+        return multipliers.weighted(kl_mean, measures, scales, seen), kl_mean, seen
 
     def _remember(self, seen: Seen) -> None:
         since = self._since
@@ -178,7 +185,8 @@ class GECO(nn.Module):
 
     def _check_spelling(self, keywords: frozenset[str]) -> None:
         if keywords not in self._spelt:
-            check_keywords(keywords, self._constraints().values())
+            own = {"kappa"} if self._ranged else set()
+            check_keywords(keywords - own, self._constraints().values())
             self._spelt.add(keywords)
 
     def step(self) -> None:
@@ -350,14 +358,6 @@ class GECO(nn.Module):
 
     def _constraints(self) -> dict[str, Constraint]:
         return dict(self._named_modules())
-
-    def _scales(self) -> list[float]:
-        # read anew each time: a tolerance may follow a schedule
-        return [
-            scale
-            for constraint in self._constraints().values()
-            for scale in [constraint.scale] * constraint.multipliers
-        ]
 
     def _agreement(self) -> dict[str, Any]:
         """What a saved state must have in common with this objective."""

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from geco_core.constraints.frozen import check_differentiable, frozen, outputs_of
 from geco_core.constraints.reductions import mean_per_example
-from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance import ComplementTolerance
+from geco_core.constraints.tolerance_range import ToleranceRange
 from geco_core.precision import accumulation_dtype
 from geco_core.validation import check_images, check_number, whole
 
 __all__ = ["ClassificationAccuracy"]
 
 
-class ClassificationAccuracy(ToleranceConstraint):
+class ClassificationAccuracy(ComplementTolerance):
     r"""CLA: a classifier gives the right class at least the probability :math:`\kappa`.
 
     .. math:: C(x, g) = \kappa - l(x)^T c(g) \in [\kappa - 1, \kappa]
@@ -65,13 +66,12 @@ class ClassificationAccuracy(ToleranceConstraint):
         RuntimeError: If a module cannot be copied.
     """
 
-    kappa_limit = 1.0
     reduction = "probability of the labelled class, mean over locations if there are several"
     keywords = frozenset({"labels"})
 
     def __init__(
         self,
-        kappa: float,
+        kappa: float | ToleranceRange,
         classifier: Callable[[Tensor], Tensor],
         *,
         outputs: Literal["logits", "probabilities"] = "logits",
@@ -86,11 +86,6 @@ class ClassificationAccuracy(ToleranceConstraint):
         self.gradient_floor = check_number("gradient_floor", gradient_floor, 0.0, 1.0)
         self.ignore_index = whole("ignore_index", ignore_index, least=-(2**63))
         self.classifier = frozen(classifier, "classifier", in_state=in_state)
-
-    @property
-    def scale(self) -> float:
-        r"""The error that is allowed, :math:`1 - \kappa`."""
-        return 1 - self.kappa
 
     def forward(
         self, x: Tensor, reconstruction: Tensor, *, labels: Tensor | None = None, **batch: Any

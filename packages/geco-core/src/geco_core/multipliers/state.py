@@ -72,9 +72,7 @@ class Multipliers(nn.Module):
             ranks: The process group, in a tuple, whose ranks see a part of the batch each; None
                 where this process sees all of it.
         """
-        if self.table.dtype in _HALVES:
-            # whoever converts buffers behind the module's back, as FSDP's `buffer_dtype` does
-            self.table = self.table.float()
+        self.widen()
         plain = all(
             m.examples is None
             and m.share is None
@@ -99,12 +97,18 @@ class Multipliers(nn.Module):
         observation = Observation(
             torch.cat(values),
             loss.detach().to(self.table.dtype),
-            self._constant(known),
+            self.constant(known),
             1.0 if all(m.share is None for m in measures) else _joined(shares, values[0]),
         )
         whole = all(m.examples is None for m in measures)
         here = Seen(observation, None if whole else _joined(counts, values[0]), examples)
         return here if ranks is None else here.over_ranks(*ranks)
+
+    def widen(self) -> None:
+        """Makes the table float32 at least, whatever was done to it."""
+        if self.table.dtype in _HALVES:
+            # whoever converts buffers behind the module's back, as FSDP's `buffer_dtype` does
+            self.table = self.table.float()
 
     def weighted(
         self, loss: Tensor, measures: Sequence[Measure], scales: Sequence[float], seen: Seen
@@ -156,7 +160,7 @@ class Multipliers(nn.Module):
         Without a finite loss none moves. Multipliers of which no example was seen stay as they
         are, uncounted.
         """
-        table, (observation, counts, _) = self.table, seen
+        table, observation, enough = self.table, seen.observation, seen.enough()
         if seen.on_host:
             self._ascend_on_host(observation)
             return
@@ -170,8 +174,8 @@ class Multipliers(nn.Module):
         # nothing but a finite number is 0 after taking itself away
         finite = (violation - violation).add(loss - loss).eq(0.0)
         moved = torch.where(finite, moved, kept)
-        if counts is not None:
-            moved = torch.where(counts > 0, moved, table)
+        if enough is not None:
+            moved = torch.where(enough, moved, table)
         if torch.compiler.is_compiling():
             # compiled together with the loss, a table changed in place would be read by a
             # backward that recomputes the weights: wrong gradients without an error
@@ -189,7 +193,7 @@ class Multipliers(nn.Module):
             return seen
         violation, loss, elements, share = seen.observation
         values = (self.as_tensor(violation), self.as_tensor([loss])[0], self.as_tensor(elements))
-        return Seen(Observation(*values, share), seen.counts, seen.examples)
+        return seen._replace(observation=Observation(*values, share))
 
     def _on_host(self, columns: int) -> bool:
         """Whether plain numbers may be used: in host memory, known, and not being traced."""
@@ -288,7 +292,7 @@ class Multipliers(nn.Module):
         """Numbers as a tensor of the table's kind."""
         return torch.tensor(values, dtype=self.table.dtype, device=self.table.device)
 
-    def _constant(self, values: Sequence[float]) -> Tensor:
+    def constant(self, values: Sequence[float]) -> Tensor:
         """Numbers that hardly ever change as a tensor, without sending them each time."""
         if torch.compiler.is_compiling() or type(self.table) is not Tensor:
             return self.as_tensor(values)

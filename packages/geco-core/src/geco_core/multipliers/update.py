@@ -40,7 +40,8 @@ class Observation(NamedTuple):
     violation: Number
     """The mean violation, in the units of the rule; 0 where nothing was observed."""
     loss: Number
-    """The mean of the KL or other loss that is minimised, a scalar."""
+    """The mean of the KL or other loss that is minimised, a scalar; :math:`(L,)` where
+    multipliers belong to tolerances of a range, of the examples near each."""
     elements: Number
     """The elements of an example that the constraint is a mean over, NaN where unknown."""
     share: Number
