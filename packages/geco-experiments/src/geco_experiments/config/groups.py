@@ -19,7 +19,7 @@ __all__ = [
     "TrainingConfig",
 ]
 
-ObjectiveName = Literal["geco", "elbo", "annealed-elbo"]
+ObjectiveName = Literal["geco", "elbo", "annealed-elbo", "sigma-vae"]
 ConstraintName = Literal["re", "fre", "cla", "pncc"]
 FILES = (".npz", ".npy", ".nc")
 
@@ -151,7 +151,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What training minimises: GECO under a constraint, or one of the two baselines.
+    """What training minimises: GECO under a constraint, or one of the three baselines.
 
     Raises:
         TypeError: If a field has a value of the wrong type.
@@ -159,7 +159,7 @@ class ObjectiveConfig:
     """
 
     name: Annotated[ObjectiveName, arg(aliases=["--objective"])] = "geco"
-    """geco: the KL under a constraint; elbo: fixed beta; annealed-elbo: GQN's schedule."""
+    """geco: KL under a constraint; elbo: fixed beta; annealed-elbo: GQN's schedule; sigma-vae."""
     constraint: Annotated[ConstraintName, arg(aliases=["--constraint"])] = "re"
     """geco: the constraint; docs/constraints.md describes RE, FRE, CLA and PNCC."""
     kappa: Annotated[float, arg(aliases=["--kappa"])] = 0.1
