@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from geco_models.base import AbstractVAE, Condition, Options
+from geco_models.conv_draw.conv_lstm import traced
 from geco_models.conv_draw.network import DrawNetwork
 from geco_models.conv_draw.step import DrawState
 from geco_models.conv_draw.unrolled import (
     Carry,
-    StepOffsets,
-    StepWeights,
+    StepParts,
     finish,
     prepare,
     unrolled_step,
@@ -134,7 +134,7 @@ class ConvDraw(AbstractVAE):
         return noise.split(batch)  # type: ignore[no-untyped-call,no-any-return]
 
     def infer_step(
-        self, carry: Carry, weights: StepWeights, offsets: StepOffsets, noise: Tensor
+        self, carry: Carry, parts: StepParts, noise: Tensor
     ) -> tuple[Carry, Tensor, Tensor, Tensor]:
         """One step of `forward`: `geco_models.conv_draw.unrolled.unrolled_step`.
 
@@ -143,15 +143,14 @@ class ConvDraw(AbstractVAE):
 
         Args:
             carry: The state before it.
-            weights: The weights of this step.
-            offsets: What is added to its gates.
+            parts: What this step applies.
             noise: Standard normal noise, (batch, latent channels, h, w).
 
         Returns:
-            The next state, the posterior's raw statistics, the latent, and what prior head and
+            The next state, the posterior's statistics, the latent, and what prior head and
             canvas read.
         """
-        return unrolled_step(carry, weights, offsets, noise)
+        return unrolled_step(carry, parts, noise)
 
     def forward(
         self,
@@ -182,15 +181,17 @@ class ConvDraw(AbstractVAE):
         condition = self._condition(context, kappa, x.shape[0])
         sources = self.network.sources(self.units(x), *condition)
         batch = x.shape[0]
-        prepared = prepare(self.network, sources, self.steps)
         again = self.checkpoint and torch.is_grad_enabled()
+        # not where a step is computed again, to save the memory that sharing takes, nor where it
+        # was replaced by a compiled one, which takes tensors only
+        replaced = "infer_step" in vars(self)
+        share = torch.is_grad_enabled() and not (again or replaced or traced())
+        prepared = prepare(self.network, sources, self.steps, share)
         carry = prepared.carry
-        raws, latents, shown = [], [], []
-        for arguments in zip(
-            prepared.weights, prepared.offsets, self._noise(batch, generator), strict=True
-        ):
+        statistics, latents, shown = [], [], []
+        for arguments in zip(prepared.parts, self._noise(batch, generator), strict=True):
             if again:
-                carry, raw, z, read = recompute(
+                carry, found, z, read = recompute(
                     self.infer_step,
                     carry,
                     *arguments,
@@ -198,12 +199,12 @@ class ConvDraw(AbstractVAE):
                     preserve_rng_state=False,
                 )
             else:
-                carry, raw, z, read = self.infer_step(carry, *arguments)
-            raws.append(raw)
+                carry, found, z, read = self.infer_step(carry, *arguments)
+            statistics.append(found)
             latents.append(z)
             shown.append(read)
-        kl = finish(self.network, prepared, raws, shown, batch)
-        kl_steps = kl.sum((2, 3, 4)).T
+        kl = finish(self.network, prepared, statistics, shown, batch)
+        kl_steps = kl.sum((1, 2, 3)).view(self.steps, batch).T
         numbers = self.network.numbers(carry.canvas, carry.pair[0])
         mean, distribution = self.observe(numbers)
         return ModelOutput(
@@ -211,7 +212,7 @@ class ConvDraw(AbstractVAE):
             kl_steps.sum(1),
             torch.stack(latents, dim=1),
             kl_steps,
-            kl.transpose(0, 1),
+            kl.view(self.steps, batch, *kl.shape[1:]).transpose(0, 1),
             distribution,
         )
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geco_models.conv_draw.convolutions import AlignedConv2d
 from geco_models.conv_draw.step import DrawCore, DrawState, Offsets, Sources
 
 __all__ = ["DrawNetwork"]
@@ -85,8 +86,8 @@ class DrawNetwork(nn.Module):
             )
             for _ in range(1 if shared else steps)
         )
-        self.readout = None if canvas is None else nn.Conv2d(canvas, pixels, 1)
-        self.spread_head = nn.Conv2d(hidden, pixels, 1) if spread else None
+        self.readout = None if canvas is None else AlignedConv2d(canvas, pixels, 1)
+        self.spread_head = AlignedConv2d(hidden, pixels, 1) if spread else None
         self.middle = start
 
         # what the first step starts from is learned, one number per position
@@ -157,15 +158,26 @@ class DrawNetwork(nn.Module):
         return self._unfold(self.picture(canvas))
 
     def numbers(self, canvas: Tensor, decoder: Tensor) -> Tensor:
-        """The decoder's numbers of the last canvas and hidden state: means, then any scales."""
-        means = self.image(canvas)
+        """The decoder's numbers of the last canvas and hidden state: means, then any scales.
+
+        Channels beyond those of canvas and state are left out.
+        """
+        means = self.image(_first(canvas, self.first_canvas.shape[1]))
         if self.spread_head is None:
             return means
+        decoder = _first(decoder, self.first_decoder.shape[1])
         return torch.cat((means, self._unfold(self.spread_head(decoder))), dim=1)
 
     def _unfold(self, planes: Tensor) -> Tensor:
         image = functional.pixel_shuffle(planes, self.stride)
+        if image.shape[2:] == self.shape[1:]:
+            return image
         return image[:, :, : self.shape[1], : self.shape[2]].contiguous()
+
+
+def _first(planes: Tensor, channels: int) -> Tensor:
+    # no slice of everything, whose gradient would be copied
+    return planes if planes.shape[1] == channels else planes[:, :channels]
 
 
 def _halves(states: Tensor) -> tuple[Tensor, ...]:
@@ -174,9 +186,9 @@ def _halves(states: Tensor) -> tuple[Tensor, ...]:
 
 def _planes_net(channels: int, hidden: int, features: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, hidden, kernel, padding="same"),
+        AlignedConv2d(channels, hidden, kernel, padding="same"),
         nn.GELU(),
-        nn.Conv2d(hidden, features, kernel, padding="same"),
+        AlignedConv2d(hidden, features, kernel, padding="same"),
         nn.GELU(),
     )
 
