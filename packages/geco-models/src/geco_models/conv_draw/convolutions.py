@@ -181,7 +181,7 @@ def _gradients(
 def working_type(weight: Tensor) -> torch.dtype:
     """The type that convolutions run in: autocast's where that is on, else the weights'."""
     device = weight.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return weight.dtype
 
