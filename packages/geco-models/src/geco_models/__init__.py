@@ -16,6 +16,7 @@ from geco_models.flows import AffineCoupling, RealNVP
 from geco_models.gaussian import DiagonalGaussian, bound_log_variance
 from geco_models.hierarchical_vae import HierarchicalVAE
 from geco_models.likelihoods import bits_per_dimension
+from geco_models.masks import ObservedElements, length_mask
 from geco_models.nvp_vae import NVPVAE
 from geco_models.output import ModelOutput, Posterior, active_units
 from geco_models.tolerance import ToleranceModulation
@@ -36,6 +37,7 @@ __all__ = [
     "HierarchicalVAE",
     "LinearVAE",
     "ModelOutput",
+    "ObservedElements",
     "Options",
     "Posterior",
     "RealNVP",
@@ -47,6 +49,7 @@ __all__ = [
     "active_units",
     "bits_per_dimension",
     "bound_log_variance",
+    "length_mask",
     "load",
     "train_classifier",
 ]
