@@ -10,7 +10,7 @@ from geco_models.classifiers import (
     accuracy,
     train_classifier,
 )
-from geco_models.conv_draw import ConvDraw, ConvLSTMCell
+from geco_models.conv_draw import ConvDraw, ConvLSTMCell, StackedConvDraw
 from geco_models.discretized_logistic import DiscretizedLogistic
 from geco_models.flows import AffineCoupling, RealNVP
 from geco_models.gaussian import DiagonalGaussian, bound_log_variance
@@ -43,6 +43,7 @@ __all__ = [
     "RealNVP",
     "SmallCNN",
     "SmallResNet",
+    "StackedConvDraw",
     "ToleranceModulation",
     "__version__",
     "accuracy",

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from geco_models.base import AbstractVAE, Condition, Options
 from geco_models.conv_draw.conv_lstm import traced
-from geco_models.conv_draw.network import DrawNetwork
+from geco_models.conv_draw.network import DrawNetwork, picture_arguments
 from geco_models.conv_draw.step import DrawState
 from geco_models.conv_draw.unrolled import (
     Carry,
@@ -100,25 +100,15 @@ class ConvDraw(AbstractVAE):
             "checkpoint": checkpoint,
         }
         super().__init__(as_shape(shape, dims=(3,)), config, context_shape, **options)
-        likelihood = None if self.likelihood is None else self.likelihood.name
         self.steps = as_positive(steps, "steps")
         self.checkpoint = bool(checkpoint)
-        if as_positive(kernel, "kernel") % 2 == 0:
-            raise ValueError(f"`kernel` must be odd so that planes keep their size, got {kernel}")
+        latent_channels = as_positive(latent_channels, "latent_channels")
         self.network = DrawNetwork(
-            self.shape,
             self.steps,
-            as_positive(latent_channels, "latent_channels"),
-            as_positive(hidden, "hidden"),
-            hidden if features is None else as_positive(features, "features"),
-            self.context_shape,
+            latent_channels,
             bool(shared),
-            as_positive(stride, "stride"),
-            kernel,
-            None if canvas is None else as_positive(canvas, "canvas"),
-            spread=self.decoded_shape != self.shape,
-            start=0.5 if self.units.identity and likelihood != "bernoulli" else 0.0,
-            tolerance=self.tolerance,
+            self.tolerance,
+            picture_arguments(self, hidden, features, stride, kernel, canvas),
         )
         self.latent_shape = (self.steps, latent_channels, *self.network.size)
         # the layout of the weights is the one that convolutions run in, whatever that of `x` is;
