@@ -6,28 +6,16 @@ one optimizer per model. The models are geco-models' own, mapped by `torch.func`
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from contestants import Contestant
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from geco_models import MLPVAE
-
-
-class Contestant(Protocol):
-    """What differs between runs: the loss of a batch, and what happens after a step."""
-
-    def loss(self, kl: Tensor, x: Tensor, reconstruction: Tensor) -> Tensor:
-        """The loss of a batch: `kl` (B,), `x` and `reconstruction` (B, d)."""
-
-    def step(self) -> None:
-        """What follows the optimizer's step."""
-
-    def multiplier(self) -> float:
-        """The relative multiplier in use."""
 
 
 def build(shape: Sequence[int], seeds: Sequence[int], settings: dict[str, Any]) -> Any:

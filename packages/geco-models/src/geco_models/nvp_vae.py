@@ -116,6 +116,10 @@ class NVPVAE(AbstractVAE):
             decoder and flow prior; None for an unconditional model.
         output: What follows the decoder's last layer, "identity" or "sigmoid".
         **options: See `Options`; a tolerance also conditions a flow prior.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size is too small, or `flow` or `output` is none of those named.
     """
 
     def __init__(

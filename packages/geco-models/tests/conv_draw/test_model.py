@@ -8,7 +8,7 @@ from torch import distributions
 
 from geco_models import ConvDraw
 from geco_models.conv_draw import step as step_module
-from geco_models.conv_draw.convolutions import aligned
+from geco_models.conv_draw.alignment import aligned
 
 
 def small(shape=(1, 8, 8), **options):

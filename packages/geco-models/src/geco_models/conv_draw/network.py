@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geco_models.arguments import CheckedModule
-from geco_models.conv_draw.convolutions import AlignedConv2d
+from geco_models.conv_draw.alignment import AlignedConv2d
 from geco_models.conv_draw.step import DrawCore, DrawState, Offsets, Sources
 from geco_models.validation import as_positive
 

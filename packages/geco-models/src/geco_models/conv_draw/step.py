@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geco_models.conv_draw.alignment import aligned
 from geco_models.conv_draw.conv_lstm import ConvLSTMCell
-from geco_models.conv_draw.convolutions import aligned
 from geco_models.gaussian import DiagonalGaussian
 from geco_models.tolerance import modulations
 

@@ -23,14 +23,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from geco_models.conv_draw.alignment import widened, working_type
 from geco_models.conv_draw.conv_lstm import advance_in_place, traced
-from geco_models.conv_draw.convolutions import (
-    Convolution,
-    SharedConvolution,
-    shared,
-    widened,
-    working_type,
-)
+from geco_models.conv_draw.convolutions import Convolution, SharedConvolution, shared
 from geco_models.conv_draw.network import DrawNetwork
 from geco_models.conv_draw.statistics import draw, kl_of_path
 from geco_models.conv_draw.step import DrawCore, Offsets, Sources
