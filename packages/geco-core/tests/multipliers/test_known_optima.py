@@ -53,25 +53,20 @@ def exact_of_inequalities(a, b):
     return x, multipliers
 
 
-# Of ten variables only some seeds are solved in 1,500 steps: 2, 3 and 5 of 0 to 5, to 3e-7. Seeds
-# 0, 1 and 4 end at 3.6e-2, 1.1e-2 and 1.2e-2, in a small limit cycle around the optimum: the first
-# loss, 10, is the unit of the multiplier of a function, and is up to 5,000 times the loss at the
-# optimum, beyond the range of the own gain.
 @pytest.mark.parametrize(
-    ("variables", "seed", "bound"),
-    [(5, 0, CLOSE), (5, 1, CLOSE), (10, 0, 0.05), (10, 1, 0.02), (10, 2, CLOSE), (10, 3, CLOSE)],
+    ("variables", "seed"),
+    [(5, 0), (5, 1), (10, 0), (10, 1), (10, 2), (10, 3), (10, 7), (20, 1)],
 )
-def test_linear_inequalities(variables, seed, bound):
+def test_linear_inequalities(variables, seed):
     a, b = inequalities(variables, seed)
     exact, multipliers = exact_of_inequalities(a, b)
     rows, limits = a.float(), b.float()
     x = torch.ones(variables, requires_grad=True)
     objective = GECO({f"c{i}": lambda _, g, i=i: g @ rows[i] - limits[i] for i in range(5)})
     solve(objective, lambda: x.square().sum(), lambda: x.reshape(1, -1), x, 3e-2)
-    assert distance(x, exact) <= bound
-    if bound == CLOSE:
-        found = torch.stack([*objective.info.multiplier.values()])
-        assert distance(found, multipliers) <= 1e-3
+    assert distance(x, exact) <= CLOSE
+    found = torch.stack([*objective.info.multiplier.values()])
+    assert distance(found, multipliers) <= 1e-3
 
 
 def test_an_active_and_a_slack_constraint():

@@ -55,9 +55,13 @@ PROPORTIONAL_NOISE, INTEGRAL_NOISE = 0.01, 0.5
 FASTEST, SLOWEST = 0.1, 0.005
 # the own gain of constraints whose response is not known: it grows while a violation persists,
 # and shrinks where it changes its sign
-PERSISTENCE, REVERSAL, GAIN_RANGE = 1.003, 0.86, 10.0
-# ascents over which an unknown scale and the size of the loss are taken
+PERSISTENCE, REVERSAL, LEAST_OWN_GAIN, LARGEST_OWN_GAIN = 1.005, 0.86, 0.03, 10.0
+# ascents over which an unknown scale and the size of the loss are taken; later violations that are
+# larger enlarge the scale by at most so much per ascent
 SETTLING = 10.0
+LARGER, GROWTH = 0.1, 0.05
+# a loss that is large where nothing else tells what is: it divides the sum of the weights
+LARGE_LOSS = 100.0
 AT_CEILING = 0.99
 
 
@@ -172,7 +176,13 @@ class RobustUpdate(ColumnUpdate):
         # not in its usual noise, which must not be correlated with the weight of its gradient
         average = m.maximum(column["fast_average"] / unit, 0.0) + 1.0
         size = m.maximum(average, seen.violation / unit)
-        return multiplier, multiplier * unit * size
+        # the multiplier of a constraint without elements is as large as the loss, which may have
+        # any unit: where that is large, a multiplier that comes late must not divide it so much
+        # that nothing stands beside Adam's second moments of before
+        loss = m.maximum(m.maximum(column["first_loss"], column["loss_average"]), m.abs(seen.loss))
+        loss = m.maximum(loss / LARGE_LOSS, 1.0)
+        loss = m.where(seen.elements > 0, 1.0, loss)
+        return multiplier, multiplier * unit * size / loss
 
     def move(
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
@@ -207,8 +217,10 @@ class RobustUpdate(ColumnUpdate):
         inverse = m.clip(now / w, 1.0, LARGEST_GAIN)
         own = m.where(known, 1.0, column["own_gain"])
 
-        # averages as long as the noise asks for
-        loud = noise * inverse * inverse * own * own
+        # averages as long as the noise asks for; a gain that asks for longer ones gains nothing
+        share = INTEGRAL_NOISE / m.maximum(m.sqrt(noise) * inverse, TINY)
+        quiet = m.minimum(own, m.maximum(share, 1.0))
+        loud = noise * inverse * inverse * quiet * quiet
         quick = m.clip(2 * INTEGRAL_NOISE**2 / (loud + INTEGRAL_NOISE**2), SLOWEST, FASTEST)
         prompt = m.clip(2 * PROPORTIONAL_NOISE**2 / (noise + PROPORTIONAL_NOISE**2), 0.002, 1.0)
         fast = before + m.maximum(quick, whole) * (c - before)
@@ -220,7 +232,7 @@ class RobustUpdate(ColumnUpdate):
         # the integral, slower where the averages are longer
         clearly = m.maximum(slow - 2.0 * m.sqrt(0.005 * noise), 0.0)
         rise = LEARNING_RISE + (LARGEST_RISE - LEARNING_RISE) / (1.0 + inverse * clearly)
-        push = m.maximum(m.minimum(inverse * own * m.asinh(fast), rise), -LARGEST_FALL)
+        push = m.maximum(m.minimum(inverse * quiet * m.asinh(fast), rise), -LARGEST_FALL)
         violated = clearly > STANDSTILL
         full = column["window"] + 1.0 >= WINDOW
         begun = column["window_average"] / unit
@@ -255,6 +267,9 @@ class RobustUpdate(ColumnUpdate):
         persists = (m.minimum(fast, slow) > 0) | (m.maximum(fast, slow) < 0)
         persists = persists & (m.abs(fast) > 0.7 * m.abs(slow))
         persists = persists & (m.abs(fast) > m.sqrt(2.0 * quick * noise))
+        # a slack constraint at its lowest multiplier tells nothing of the gain
+        free = (fast > 0) | (multiplier > lowest)
+        persists = persists & free
         own_gain = column["own_gain"]
         grown = m.where(persists, PERSISTENCE * own_gain, own_gain)
         own_gain = m.where(reversed_, REVERSAL * own_gain, grown)
@@ -274,7 +289,7 @@ class RobustUpdate(ColumnUpdate):
             "loss_average": loss,
             "first_loss": first,
             "unit": found,
-            "own_gain": m.clip(own_gain, 1.0 / GAIN_RANGE, GAIN_RANGE),
+            "own_gain": m.clip(own_gain, LEAST_OWN_GAIN, LARGEST_OWN_GAIN),
             "lift": lift,
             "standstill": m.where(held, column["standstill"] + 1.0, 0.0),
             "elements": m.where(known, seen.elements + 0.0 * c, 0.0),
@@ -325,10 +340,15 @@ class RobustUpdate(ColumnUpdate):
 
     @staticmethod
     def _next_unit(m: Arithmetic, column: Mapping[str, Number], seen: Observation) -> Number:
-        """The mean size of the first violations where not even a scale is known, else 1."""
+        """The size of the violations where not even a scale is known, else 1.
+
+        The mean of the first ones, of which some may be near 0: it grows with larger ones.
+        """
         unit, ascents = column["unit"], column["ascents"] + 1.0
-        mean = unit + (m.abs(seen.violation) - unit) / ascents
-        found = m.where((ascents <= SETTLING) | (unit == 0), mean, unit)
+        size = m.abs(seen.violation)
+        mean = unit + (size - unit) / ascents
+        larger = m.minimum(LARGER * m.maximum(size - unit, 0.0), GROWTH * unit)
+        found = m.where((ascents <= SETTLING) | (unit == 0), mean, unit + larger)
         return m.where(seen.elements == 0, found, 1.0)
 
     @staticmethod
