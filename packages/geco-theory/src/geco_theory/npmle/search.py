@@ -112,12 +112,13 @@ class Search:
             points = self._on_part(state, mixture, starts, _WORST, _NEAR, _MANY_CYCLES)
         log_d, ahead = self._landscape(state).step(points)
         points = ahead[self._within_reach(log_d, ahead - points) > -_HOPELESS]
-        found = self._ascend(state, points, mixture, accuracy, _NEAR, refine=not self.single)
+        refine = not self.single
+        found = self._ascend(state, points, mixture, accuracy, _NEAR, refine=refine)
         # beside values that are not at their maxima yet D can be larger than at them
         move = state.means - mixture.values
         left = _GAINS * np.einsum("ij,ij->i", move, move) / (2 * self.temperature) > accuracy
         points = mixture.values[left]
-        found = found.joined(self._ascend(state, points, None, accuracy, 1e-3))
+        found = found.joined(self._ascend(state, points, None, accuracy, 1e-3, refine=refine))
         near = found.points[found.log_d > -_HOPELESS]
         if again:
             self.seen = (log_z, np.concatenate([self.seen[1], near]))
