@@ -1,11 +1,12 @@
 """Counts the operations that one training step launches, per model; nothing is timed.
 
-Each step runs on fake tensors: shapes, types and layouts are computed, numbers are not. Counted
-are the operations of forward, objective and backward that are no views, before any fusion. On a
-GPU each is at least one kernel launch, so the count says whether launches bind a model; the
-gradient of a convolution is one operation, but one kernel for its input and one for its weight,
-which have a column of their own. The fake tensors are on the CPU: no GPU is needed, and none was
-used.
+Each step runs on tensors without numbers: shapes, types and layouts are computed. They lie on the
+meta device, which stands for any but the CPU (on a CPU ConvDraw does not defer the gradients of
+its weights); under autocast, which that device lacks, they are fake ones of the CPU. Counted are
+the operations of forward, objective and backward that are no views, before any fusion. On a GPU
+each is at least one kernel launch, so the count says whether launches bind a model; the gradient of
+a convolution is one operation, but one kernel for its input and one for its weight, which have a
+column of their own. No GPU is needed, and none was used.
 
     python benchmarks/kernels.py                         # every model, float32
     python benchmarks/kernels.py --autocast              # under bfloat16 autocast
@@ -99,10 +100,10 @@ def count_step(
     Returns:
         How often each operation was called, and for how many weights of convolutions.
     """
-    mode = FakeTensorMode()
-    model = _faked(make(), mode)
-    objective = None if make_objective is None else _faked(make_objective(), mode)
-    with mode:
+    mode = FakeTensorMode() if autocast else contextlib.nullcontext()
+    model = _emptied(make(), mode)
+    objective = None if make_objective is None else _emptied(make_objective(), mode)
+    with mode, torch.device("cpu" if autocast else "meta"):
         x = torch.rand(batch, *SHAPE).to(memory_format=torch.channels_last)
         half = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
         _step(model, objective, x, half)  # gradients and states exist from then on
@@ -113,8 +114,10 @@ def count_step(
     return count
 
 
-def _faked(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The module with fake parameters and buffers in place of its real ones."""
+def _emptied(module: nn.Module, mode: Any) -> nn.Module:
+    """The module with fake parameters and buffers in place of its real ones, or on no device."""
+    if not isinstance(mode, FakeTensorMode):
+        return module.to("meta")
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
