@@ -4,9 +4,9 @@ Each step runs on tensors without numbers: shapes, types and layouts are compute
 meta device, which stands for any but the CPU (on a CPU ConvDraw does not defer the gradients of
 its weights); under autocast, which that device lacks, they are fake ones of the CPU. Counted are
 the operations of forward, objective and backward that are no views, before any fusion. On a GPU
-each is at least one kernel launch, so the count says whether launches bind a model; the gradient of
-a convolution is one operation, but one kernel for its input and one for its weight, which have a
-column of their own. No GPU is needed, and none was used.
+each is at least one kernel launch, so the count says whether launches bind a model; the gradient
+of a convolution is one operation, but one kernel for its input and one for its weight, which have
+a column of their own. No GPU is needed, and none was used.
 
     python benchmarks/kernels.py                         # every model, float32
     python benchmarks/kernels.py --autocast              # under bfloat16 autocast

@@ -53,12 +53,13 @@ class SharedConvolution:
     deferred, else its terms of the gradients of weight and bias."""
 
     defer: bool
-    offset_learns: bool
+    offset: Tensor | None
+    """What is added with an ordinary gradient: kept gradients cost a CPU more than additions."""
 
     def apply(self, planes: Tensor) -> Tensor:
         """The convolution of planes, (batch, channels, h, w)."""
         made: Tensor = _Use.apply(planes, self.slot, self)  # type: ignore[no-untyped-call]
-        return made
+        return made if self.offset is None else made + self.offset
 
 
 def shared(
@@ -76,6 +77,9 @@ def shared(
         defer: Whether the gradient of the weight is one convolution, behind all uses.
     """
     met: dict[int, tuple[Tensor | None, ...]] = {}
+    added = None if defer else convolution.offset
+    if not defer:
+        convolution = convolution._replace(offset=None)
     shape = (batch, convolution.weight.shape[0], *size)
     slots: tuple[Tensor, ...] = _Slots.apply(  # type: ignore[no-untyped-call]
         uses, shape, met, defer, convolution.groups, *convolution[:3]
@@ -87,10 +91,8 @@ def shared(
         None if offset is None else offset.detach(),
         convolution.groups,
     )
-    learns = offset is not None and offset.requires_grad
     return [
-        SharedConvolution(detached, slot, use, met, defer, learns)
-        for use, slot in enumerate(slots)
+        SharedConvolution(detached, slot, use, met, defer, added) for use, slot in enumerate(slots)
     ]
 
 
@@ -119,7 +121,7 @@ class _Use(torch.autograd.Function):
         if learns:  # with its history what is kept would keep itself alive
             one.met[one.use] = (planes.detach(),) if one.defer else tuple(terms)
         # a stand-in where nothing needs the numbers: they need not be kept
-        kept = grad if one.defer or one.offset_learns else grad.new_empty(()).expand(grad.shape)
+        kept = grad if one.defer else grad.new_empty(()).expand(grad.shape)
         return before, kept, None
 
 
@@ -156,20 +158,17 @@ class _Slots(torch.autograd.Function):
             return (None,) * 8
         _, of_weight, of_bias, of_offset = ctx.needs_input_grad[4:]
         met = [one for one, _ in used]
-        made = [grad for _, grad in used]
         if ctx.defer:
-            planes, joined = torch.cat([one[0] for one in met]), torch.cat(made)
+            planes, joined = torch.cat([one[0] for one in met]), torch.cat([g for _, g in used])
             wanted = (False, of_weight, of_bias)
             found[:2] = _gradients(joined, planes, weight, ctx.bias, ctx.groups, wanted)[1:]
+            if of_offset:
+                whole = joined.view(len(used), -1, *joined.shape[1:]).sum(0)
+                found[2] = whole.sum_to_size(ctx.offset)
         else:
             for place, wanted in enumerate((of_weight, of_bias)):
                 if wanted:
                     found[place] = torch.stack([one[place] for one in met]).sum(0)
-        if of_offset:
-            whole = (
-                joined.view(len(used), -1, *joined.shape[1:]) if ctx.defer else torch.stack(made)
-            )
-            found[2] = whole.sum(0).sum_to_size(ctx.offset)
         return (None,) * 5 + tuple(found)
 
 

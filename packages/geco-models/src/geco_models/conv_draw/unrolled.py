@@ -41,7 +41,7 @@ class StepParts(NamedTuple):
     """What one step applies, packed, in the type that convolutions run in."""
 
     read: Applied
-    """From canvas, latent and state to the posterior's gates, image and context in its offset."""
+    """To the posterior's gates; in its offset are image, context and bias."""
 
     head: Applied
     """The posterior's head, divided by the bound of log-variances."""
@@ -138,9 +138,9 @@ def prepare(network: DrawNetwork, sources: Sources, steps: int, share: bool = Fa
     """
     kind = working_type(network.core(0).write.weight)
     start = network.start()
-    common = network.offsets(sources)
+    common = network.offsets(sources, biased=True)
     cores = [network.core(step) for step in range(steps)]
-    known = [core.offsets(sources) if common is None else common for core in cores]
+    known = [core.offsets(sources, biased=True) if common is None else common for core in cores]
     gates = cores[0].prior_cell.gates((start.latent.to(kind), start.prior[0]))
     gates = gates if known[0].prior is None else gates + known[0].prior
     hidden, cell = advance_in_place(gates, start.prior[1].to(gates.dtype))
@@ -237,7 +237,7 @@ def _reading(
     rows = [cell.hidden] * 4
     head = core.posterior_head
     return {
-        "read": _convolution(cell.weight, cell.bias, known.posterior, kind, rows, columns),
+        "read": _convolution(cell.weight, None, known.posterior, kind, rows, columns),
         "head": Convolution(
             widened((head.weight / LOG_VARIANCE_BOUND).to(kind), 1, columns[-1:]),
             None if head.bias is None else (head.bias / LOG_VARIANCE_BOUND).to(kind),
