@@ -112,6 +112,8 @@ NOT_RUN = {
     "packages/geco-experiments/docs/extending.md",
     "packages/geco-experiments/docs/runs.md",
 }
+#: pages of results, which explain no name
+MEASURED = {"frontier", "linear-gaussian", "results"}
 
 
 def test_every_guide_is_tried():
@@ -133,3 +135,19 @@ def test_the_examples_of_a_guide_run(page, tmp_path, monkeypatch):
     assert found
     for number, block in enumerate(found, 1):
         exec(compile(block, f"{page}, example {number}", "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in sorted(
+            [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/experiments").glob("*.md")]
+        )
+        if page.stem not in {"index", "changes", "citing", "contributing", "symbols"}
+        and page.stem not in MEASURED
+    ],
+    ids=lambda page: page.stem,
+)
+def test_a_guide_leads_to_the_reference(page):
+    assert "reference/geco_" in page.read_text("utf-8")
