@@ -138,7 +138,7 @@ def integrations(session: nox.Session) -> None:
     session.env["GECO_REQUIRE_FRAMEWORKS"] = "1"  # here a missing one is a failure, not a skip
     pytest(session, "packages/geco-core/tests/integrations", *session.posargs)
     build_docs(session)
-    pages = (f"{SITE}/{name}.html" for name in ("getting-started", "frameworks"))
+    pages = (f"{SITE}/{name}.html" for name in ("getting-started", "one-run", "frameworks"))
     session.run("python", "tools/recipes.py", *pages)
 
 
