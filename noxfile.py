@@ -7,6 +7,7 @@ are not on an index can only be resolved when they are named in the same call.
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -33,7 +34,17 @@ PEERS = ("cooper-optim", "humancompatible-train", "zuko", "normflows", "nflows")
 # the frameworks that geco-core is shown in; a session of their own
 FRAMEWORKS = ("lightning", "accelerate", "transformers", "pytorch-ignite", "diffusers")
 LOGGERS = ("tensorboard",)
+SITE = "docs/_build/html"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+def usable(version: str) -> bool:
+    """Whether this machine has a Python of a version that starts."""
+    program = shutil.which(f"python{version}")
+    if program is None:
+        return False
+    # version managers put programs on the path that only say what is missing
+    return subprocess.run([program, "-c", ""], capture_output=True).returncode == 0
 
 
 def group(name: str) -> list[str]:
@@ -80,10 +91,11 @@ def check_types(session: nox.Session, *paths: str) -> None:
 
 
 def build_docs(session: nox.Session, *args: str) -> None:
-    """The site under docs/_build/html; a warning is an error."""
+    """The site under docs/_build/html; a warning, or a link that leads nowhere, is an error."""
     settings(session)
-    where = ("docs", "docs/_build/html")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", *where, *args)
+    shutil.rmtree(ROOT / SITE, ignore_errors=True)  # pages that are no longer made
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", SITE, *args)
+    session.run("python", "tools/built_site.py", SITE)
 
 
 @nox.session
@@ -111,7 +123,7 @@ def slow(session: nox.Session) -> None:
     pytest(session, "-m", "slow", *(session.posargs or ["-n", "auto"]))
 
 
-@nox.session(python=[v for v in PYTHONS if shutil.which(f"python{v}")] or False)
+@nox.session(python=list(filter(usable, PYTHONS)) or False)
 def pythons(session: nox.Session) -> None:
     """All tests under every Python from 3.11 on that this machine has."""
     install(session, *groups(), editable=PACKAGES)
@@ -120,11 +132,14 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session
 def integrations(session: nox.Session) -> None:
-    """The recipes for other frameworks, run against the frameworks themselves."""
-    needs = {*FRAMEWORKS, *LOGGERS, *group("geco-core"), *group("geco-models")}
-    install(session, *sorted(needs), editable=("geco-core", "geco-models"))
+    """The recipes for other frameworks: their tests, then each copied out of the built page."""
+    needs = {*FRAMEWORKS, *LOGGERS, *DOCS, *group("geco-core"), *group("geco-models")}
+    install(session, *sorted(needs), editable=PACKAGES)
     session.env["GECO_REQUIRE_FRAMEWORKS"] = "1"  # here a missing one is a failure, not a skip
     pytest(session, "packages/geco-core/tests/integrations", *session.posargs)
+    build_docs(session)
+    pages = (f"{SITE}/{name}.html" for name in ("getting-started", "one-run", "frameworks"))
+    session.run("python", "tools/recipes.py", *pages)
 
 
 @nox.session
@@ -187,6 +202,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the built pages in a headless Chromium: `nox -s browser -- --shots FOLDER`."""
+    install(session, *DOCS, "playwright", editable=PACKAGES)
+    build_docs(session)
+    session.run("python", "tools/browser.py", SITE, *session.posargs)
+
+
+@nox.session
 def gallery(session: nox.Session) -> None:
     """Run the notebooks of the documentation anew, outputs kept in place (minutes)."""
     install(session, "nbclient", "ipykernel", "matplotlib", editable=PACKAGES)
@@ -221,6 +244,9 @@ def release(session: nox.Session) -> None:
     if kinds != [".gz"] * len(PACKAGES) + [".whl"] * len(PACKAGES):
         session.error(f"eight files were to be built, there are {[path.name for path in files]}")
     session.run("twine", "check", "--strict", *map(str, files))
+    address = nox.project.load_toml(ROOT / "pyproject.toml")["tool"]["geco"]["address"]
+    if address.startswith("https://example.org/"):
+        session.warn(f"{address} is a placeholder: `nox -s address` before anything is uploaded")
     wheel = {path.name.split("-")[0].replace("_", "-"): str(path) for path in dist.glob("*.whl")}
     settings(session)
     for name in PACKAGES:

@@ -30,7 +30,7 @@ runs = st.builds(
     model=st.builds(ModelConfig, name=st.sampled_from(["conv-vae", "conv-draw"])),
     objective=st.builds(
         ObjectiveConfig,
-        name=st.sampled_from(["geco", "elbo", "annealed-elbo"]),
+        name=st.sampled_from(["geco", "elbo", "annealed-elbo", "sigma-vae"]),
         kappa=positive | st.integers(1, 5),
         rate=st.none() | positive,
     ),
@@ -151,6 +151,7 @@ def test_labels_of_objectives():
     assert label(name="elbo") == "elbo"
     assert label(name="elbo", beta=4.0) == "elbo-beta4"
     assert label(name="annealed-elbo") == "annealed-elbo"
+    assert label(name="sigma-vae") == "sigma-vae"
     assert math.isnan(RunConfig(objective=ObjectiveConfig(name="elbo")).kappa)
 
 

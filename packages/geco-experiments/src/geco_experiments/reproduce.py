@@ -21,6 +21,7 @@ from geco_experiments.results.store import write_dataset
 from geco_experiments.runtime.errors import RunError
 from geco_experiments.runtime.processes import end_with_parent
 from geco_experiments.runtime.progress import Meter
+from geco_experiments.runtime.words import counted
 from geco_experiments.studies.common.information_plane import bounded_datasets, limits_of
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.study import Runs, Study, finish_study
@@ -65,7 +66,7 @@ def reproduce(
     made: set[str] = set()
     opened: dict[Path, xr.Dataset] = {}
     while new := _unmade(wanted, made):
-        say(f"{len(new)} runs to make or find in {folder}")
+        say(f"{counted(len(new), 'run')} to make or find in {folder}")
         needed = (config.dataset for config in unfinished(new, folder))
         require(needed, home)
         outcome = sweep(
@@ -113,7 +114,7 @@ def reproduce(
     # one thread each: the pool takes the cores, and small matrices are slower on several threads
     with parallel_config("loky", n_jobs=min(cores, len(jobs)), inner_max_num_threads=1):
         if limits:
-            say(f"limits of {len(limits)} datasets")
+            say(f"limits of {counted(len(limits), 'dataset')}")
             Parallel()(limits)
         for name, seconds in Parallel(return_as="generator_unordered")(jobs):
             say(f"{name}: measured and drawn in {seconds:.0f} s")

@@ -12,7 +12,7 @@ from geco_experiments.results import schema
 from geco_experiments.results.findings import Claim, Figure, Findings, Table
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="2" height="2"/>'
-CLAIM = Claim("GECO reaches κ", "within 2%", "0.4%", "holds partly")
+CLAIM = Claim("GECO reaches κ", "within 2%", "0.4%", "does not hold here")
 
 
 @pytest.fixture
@@ -78,6 +78,18 @@ def test_the_page_holds_its_figures_and_fetches_nothing(folder):
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
 
 
+@pytest.mark.parametrize(("width", "share"), [("777.6pt", 100), ("388.8pt", 50), ("9999pt", 100)])
+def test_a_figure_takes_its_share_of_the_widest(folder, width, share):
+    """Drawn figures are scaled alike; a picture of somebody's own fills the page."""
+    path = folder / "studies" / "figure-4" / "plane.svg"
+    path.write_text(SVG.replace('width="2"', f'width="{width}"'), "utf-8")
+    (image,) = Page(build_report(folder).read_text("utf-8")).images
+    assert image["style"] == f"--share: {share:.1f}%"
+    path.write_text(SVG, "utf-8")
+    (image,) = Page(build_report(folder).read_text("utf-8")).images
+    assert image["style"] == "--share: 100.0%"
+
+
 def test_every_link_has_its_target(folder):
     page = Page(build_report(folder).read_text("utf-8"))
     inner = {link[1:] for link in page.links if link.startswith("#")}
@@ -93,7 +105,7 @@ def test_the_page_shows_claims_tables_configurations_and_escapes_text(folder):
         "&#34;seed&#34;: 3",
         "RMS error 0.1003",
         "Information plane &lt;of&gt; runs",
-        'class="verdict holds-partly"',
+        'class="verdict does-not-hold-here"',
         "made 2026-01-01",
     ):
         assert shown in text, shown

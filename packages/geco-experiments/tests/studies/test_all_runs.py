@@ -49,8 +49,8 @@ def test_deviation_is_relative_and_only_of_runs_that_were_asked():
     [
         (0, "holds"),
         (1, "holds"),
-        (2, "holds partly"),
-        (5, "holds partly"),
+        (2, "does not hold here"),
+        (5, "does not hold here"),
         (6, "does not hold here"),
     ],
 )
@@ -60,7 +60,7 @@ def test_nine_of_ten_runs_must_hit_the_target(misses, verdict):
 
 
 def test_an_error_too_small_is_a_miss_as_well():
-    assert "0 of 1 runs" in AllRuns([]).claims(finished([0.097]))[0].measured
+    assert "0 of 1 run (" in AllRuns([]).claims(finished([0.097]))[0].measured
 
 
 def test_a_point_below_the_bound_is_seen_beyond_its_sampling_error():

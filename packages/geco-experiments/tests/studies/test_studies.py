@@ -1,12 +1,14 @@
 """Every study, end to end, on real but very short runs of the smoke profile."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from matplotlib.text import Text
 
 from geco_experiments import cli, open_run, run
 from geco_experiments.builders import classifiers
@@ -28,7 +30,7 @@ from geco_experiments.studies import STUDIES, Profile, choose, figure_1, figure_
 from geco_experiments.studies.all_runs import below_bound
 from geco_experiments.studies.common import profiles as grid
 from geco_experiments.studies.common.study import legible, put_off
-from geco_experiments.studies.common.style import LABELS
+from geco_experiments.studies.common.style import LABELS, SMALL, TEXT, WIDTH, styled
 from geco_experiments.studies.common.verdicts import by_share, by_sign
 from geco_experiments.studies.cost import KAPPA, next_beta
 from geco_experiments.studies.figure_3 import turn
@@ -106,6 +108,25 @@ def test_figures_and_claims_come_from_the_saved_numbers_alone(results, study):
     assert [drawing.name for drawing in study.draw(data)] == [
         figure.file.removesuffix(".svg") for figure in findings.figures
     ]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_type_has_the_same_two_sizes_in_every_figure(results, study):
+    """The page shows all at one scale, so that equal sizes here are equal there."""
+    data = xr.load_dataset(results / "studies" / study.name / "data.nc", engine="h5netcdf")
+    with styled():
+        drawings = study.draw(data)
+    for drawing in drawings:
+        assert drawing.canvas.get_figwidth() <= WIDTH
+        shown = [text for text in drawing.canvas.findobj(Text) if text.get_text().strip()]
+        assert shown
+        assert {text.get_fontsize() for text in shown} <= {TEXT, SMALL}, drawing.name
+
+
+def test_numbers_agree_with_their_nouns(results):
+    text = (results / "index.html").read_text("utf-8")
+    words = "seeds|runs|samples|studies|datasets|lines|pairs|images"
+    assert not re.findall(rf"\b1 (?:{words})\b", text)
 
 
 def test_the_page_holds_every_study(results):
@@ -277,8 +298,11 @@ def test_a_lower_kl_at_a_larger_error_decides_nothing():
         coords={"split": ["train"]},
     )
     np.testing.assert_allclose(relative_kl(runs), [-0.25, math.nan])
+    (table,) = SameError().tables(runs)
+    assert [row[-1] for row in table.rows] == ["-25.0%", "none: errors differ"]
     (claim,) = SameError().claims(runs)
     assert claim.verdict == "not decided"
+    assert "(not: seed 1)" in claim.measured
     assert "1 of 2 seeds" in claim.measured
 
 
@@ -328,11 +352,12 @@ def test_spectral_samples_differ_by_seed_and_repeat():
 
 def test_verdicts():
     assert by_share(3, 3) == "holds"
-    assert by_share(2, 4) == "holds partly"
+    assert by_share(2, 4) == "does not hold here"
+    assert by_share(9, 10, enough=0.9) == "holds"
     assert by_share(1, 4) == "does not hold here"
     assert by_share(0, 0) == "not decided"
     assert by_sign([-0.2, -0.1, -0.3], 0.05) == "holds"
-    assert by_sign([-0.2, -0.01, -0.3], 0.05) == "holds partly"
+    assert by_sign([-0.2, -0.01, -0.3], 0.05) == "does not hold here"
     assert by_sign([0.2, -0.01, 0.3], 0.05) == "does not hold here"
     assert by_sign([-1.0, -1.0], 0.05) == "not decided"
 

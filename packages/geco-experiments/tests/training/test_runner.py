@@ -117,6 +117,7 @@ def test_stopping_and_going_on_changes_nothing(tmp_path, tiny, same_result, step
         {"model.name": "linear-vae"},
         {"objective.name": "elbo", "objective.beta": 2.0},
         {"objective.name": "annealed-elbo", "objective.anneal_steps": 10},
+        {"objective.name": "sigma-vae"},
         {"objective.update": "paper"},
         {"objective.constraint": "pncc", "objective.kappa": 0.5},
         {"objective.constraint": "fre"},

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from geco_core.constraints.base import Constraint
+from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance_range import Scale, tightest_met
+from geco_core.feasibility import TOLERANCE
 from geco_core.multipliers.state import Multipliers
 from geco_core.multipliers.watch import Labelled, Watch
 
@@ -30,12 +33,27 @@ class SaturationWatch(Watch):
         saturated = multipliers.saturated().tolist()
         named = dict(labelled.items())
         scales = [constraint.scale for constraint in named.values()]
-        for i, (name, constraint) in enumerate(named.items()):
+        within: set[int] = set()
+        for name, where, constraint, along in labelled.ranges():
+            within |= {*range(where.start, where.stop)}
+            average = multipliers.moving_average(scales) / multipliers.as_tensor(scales)
+            # NaN where nothing was seen yet
+            met = [value <= TOLERANCE for value in average[where].tolist()]
+            if all(met):
+                self._said.discard(name)
+            # not before the loose end has settled: what can be reached is not known earlier
+            stuck = saturated[where]
+            if any(stuck) and (met[-1] or all(stuck)) and name not in self._said:
+                self._said.add(name)
+                _warn_range(name, constraint, along, average[where], met)
+        for i, (name, one) in enumerate(named.items()):
+            if i in within:
+                continue
             if not saturated[i]:
                 self._said.discard(name)
             elif name not in self._said:
                 self._said.add(name)
-                _warn(name, constraint, i, multipliers, scales)
+                _warn(name, one, i, multipliers, scales)
 
 
 def _warn(
@@ -59,6 +77,36 @@ def _warn(
         constraint.kappa,
         multiplier,
         _outlook(column, multipliers, scales),
+    )
+
+
+def _warn_range(
+    name: str,
+    constraint: ToleranceConstraint,
+    along: Scale,
+    average: Tensor,
+    met: Sequence[bool],
+) -> None:
+    allowed, kappa = average.new_tensor(constraint.scales), along.at_knots()
+    reached = constraint.tolerance(allowed * (1.0 + average)).tolist()
+    tightest = tightest_met(kappa, reached, met)
+    if tightest == tightest:
+        said = (
+            f"the {along.tighter} tolerance that is met is about {tightest:.4g}: let the range end"
+        )
+        said += " there"
+    else:
+        said = f"no tolerance of the range is met, the model reaches {reached[-1]:.4g} in place "
+        said += f"of {kappa[-1]:.4g}: give the range another place"
+    logger.warning(
+        "constraint %r is not reached along the whole of its range %s: in place of kappa %.4g the "
+        "model reaches %.4g, while the multiplier is saturated at its upper bound; %s, train "
+        "longer or enlarge the model; training goes on at the best trade-off",
+        name,
+        along.ends,
+        kappa[0],
+        reached[0],
+        said,
     )
 
 

@@ -71,6 +71,8 @@ def _objective(config: ObjectiveConfig, classifier: Any) -> Any:
                 sigma_end=config.sigma_end,
                 steps=config.anneal_steps,
             )
+        case "sigma-vae":
+            return geco_core.OptimalSigmaELBO()
         case "geco":
             return geco_core.GECO(_constraint(config, classifier), update=_update(config))
 

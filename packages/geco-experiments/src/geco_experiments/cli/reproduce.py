@@ -14,6 +14,7 @@ from geco_experiments.config import DatasetConfig
 from geco_experiments.reproduce import cores_used, reproduce
 from geco_experiments.results.findings import Claim
 from geco_experiments.runtime.errors import RunError
+from geco_experiments.runtime.words import counted
 from geco_experiments.studies import choose, names
 from geco_experiments.studies.common.profiles import Profile, laptop_seconds
 from geco_experiments.studies.common.study import Study, put_off
@@ -44,7 +45,8 @@ def expected(studies: Sequence[Study], profile: Profile, out: Path, workers: int
         seconds += (study.growth - 1) * sum(map(laptop_seconds, left))
     minutes = seconds / 60 / workers
     span = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
-    return f"about {span} of training on {workers} cores, some more for measuring and drawing"
+    cores = counted(workers, "core")
+    return f"about {span} of training on {cores}, some more for measuring and drawing"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     hear = (lambda text: None) if options.quiet else say
     start = time.monotonic()
     cores = cores_used(options.executor, options.workers)
-    hear(f"profile {profile.name}: {expected(chosen, profile, out, cores)}; {len(chosen)} studies")
+    count = counted(len(chosen), "study", "studies")
+    hear(f"profile {profile.name}: {expected(chosen, profile, out, cores)}; {count}")
     page = reproduce(
         chosen,
         profile,

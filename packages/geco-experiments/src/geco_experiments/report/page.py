@@ -4,7 +4,6 @@ The page reads `studies/*/study.json` and the attributes of `runs/*/run.nc`; it 
 Figures are inlined, nothing is fetched, no script runs: the file can be mailed or archived.
 """
 
-import base64
 import contextlib
 import json
 import re
@@ -16,11 +15,13 @@ import jinja2
 import xarray as xr
 
 from geco_experiments import __version__
+from geco_experiments.report.images import SVG, Image, embedded
 from geco_experiments.report.run_figures import draw_runs
 from geco_experiments.results.findings import Claim, Figure, Findings, read_findings
 from geco_experiments.results.store import config_of, final, find, open_run
 from geco_experiments.runtime.atomic import remove_leftovers, write_text_atomic, writing
 from geco_experiments.runtime.errors import GecoError, SchemaError
+from geco_experiments.runtime.words import counted
 
 __all__ = ["ReportError", "build_report", "read_studies"]
 
@@ -28,7 +29,7 @@ TITLE = "GECO: the figures of “Taming VAEs”, remade"
 RUNS_TITLE = "GECO: runs"
 OPENING = {"target": "curves", "linear-gaussian": "optimum", "figure-2": "phases-blobs"}
 """The studies that open the page, where they were made: a figure, and the first claim."""
-MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+MEDIA_TYPES = {".svg": SVG, ".png": "image/png"}
 _NUMBER = re.compile(r"[-+−±≤≥<>~]?\s?[\d.,]+([eE][-+]?\d+)?\s?(%|s|nats|±.*)?$")
 
 
@@ -66,6 +67,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
         autoescape=jinja2.select_autoescape(default=True),
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["counted"] = counted
     environment.tests["numberlike"] = lambda cell: bool(_NUMBER.match(str(cell)))
     page = environment.get_template("report.html.j2").render(
         title=title if studies else RUNS_TITLE,
@@ -75,7 +77,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
         later=[study for study in studies if study.command],
         run_figures=[
             {
-                "source": f"data:image/svg+xml;base64,{base64.b64encode(one.svg).decode('ascii')}",
+                "image": embedded(one.svg, SVG),
                 "caption": one.caption,
                 "alt": one.alt,
             }
@@ -121,7 +123,7 @@ def read_studies(folder: Path) -> list[Findings]:
     return sorted(found, key=lambda study: (study.order, study.name))
 
 
-def _inline(folder: Path, file: str) -> str:
+def _inline(folder: Path, file: str) -> Image:
     path = folder / file
     if path.suffix not in MEDIA_TYPES or path.parent.resolve() != folder.resolve():
         msg = f"{path.name} is no figure the report can show: allowed are {sorted(MEDIA_TYPES)}"
@@ -131,7 +133,7 @@ def _inline(folder: Path, file: str) -> str:
     except OSError as error:
         msg = f"the figure {path} cannot be read ({error.strerror}): run its study again"
         raise ReportError(msg) from error
-    return f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(content).decode('ascii')}"
+    return embedded(content, MEDIA_TYPES[path.suffix])
 
 
 def _open(path: Path) -> xr.Dataset:
@@ -207,5 +209,5 @@ def _provenance(studies: list[Findings], runs: list[dict[str, str]]) -> str:
     if profiles:
         parts.append(f"profile {', '.join(profiles)}")
     made_here = sum(not study.command for study in studies)
-    parts.append(f"{made_here} studies from {len(runs)} runs")
+    parts.append(f"{counted(made_here, 'study', 'studies')} from {counted(len(runs), 'run')}")
     return "; ".join(parts) + "."

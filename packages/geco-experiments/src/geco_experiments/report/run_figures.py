@@ -54,7 +54,7 @@ def _trade_off(dataset: str, model: str, runs: list[xr.Dataset]) -> list[RunFigu
         )
     except SchemaError:
         return []
-    figure, (plane, hit) = new_figure(1, 2, width=8.6, height=3.4)
+    figure, (plane, hit) = new_figure(1, 2, width=9.0, height=3.4)
     error, kl, kappa = np.array(points).T
     plane.plot(error, kl, "o-", color=COLORS["geco"], linewidth=1)
     plane.set(title="What an error costs", xlabel="RMS error", ylabel="KL (nats)")
@@ -99,11 +99,14 @@ def _examples(run: xr.Dataset) -> list[RunFigure]:
     count = min(SHOWN, *(len(part) for part in parts))
     channels, rows, columns = parts[0].shape[1:]
     flat = rows < 4 or columns < 4 or channels not in (1, 3)
-    figure = Figure(figsize=(1.05 * count, 1.15 * len(names)), layout="constrained")
-    axes = figure.subplots(len(names), count, squeeze=False)
+    figure, panels = new_figure(
+        len(names), count, width=1.05 * count + 0.4, height=1.15 * len(names)
+    )
+    axes = np.reshape(np.array(panels, dtype=object), (len(names), count))
     for line, (name, part) in enumerate(zip(names, parts, strict=True)):
         for column in range(count):
             place: Any = axes[line, column]
+            place.grid(visible=False)
             if flat:
                 place.plot(part[column].reshape(-1, columns).T / 255, linewidth=0.8)
                 place.set_ylim(-0.05, 1.05)
@@ -111,7 +114,7 @@ def _examples(run: xr.Dataset) -> list[RunFigure]:
                 place.imshow(_picture(part[column]), vmin=0, vmax=255, cmap="gray")
             place.set_xticks([])
             place.set_yticks([])
-        axes[line, 0].set_ylabel(name, fontsize=7)
+        axes[line, 0].set_ylabel(name)
     caption = "Held-out examples, their reconstructions, and samples of the model."
     return [RunFigure(_svg(figure), caption, "Rows of examples, reconstructions and samples")]
 

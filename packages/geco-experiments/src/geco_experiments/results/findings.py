@@ -18,7 +18,7 @@ from geco_experiments.runtime.atomic import write_text_atomic
 
 __all__ = ["Claim", "Figure", "Findings", "Table", "Verdict", "read_findings"]
 
-Verdict = Literal["holds", "holds partly", "does not hold here", "not decided"]
+Verdict = Literal["holds", "does not hold here", "not decided"]
 
 FORMAT = 1
 

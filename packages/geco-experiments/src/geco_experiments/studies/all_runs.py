@@ -11,6 +11,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
+from geco_experiments.runtime.words import counted
 from geco_experiments.studies.common.final_values import final_values
 from geco_experiments.studies.common.information_plane import margins, with_limits
 from geco_experiments.studies.common.profiles import Profile
@@ -172,16 +173,15 @@ class AllRuns(Study):
             Claim(
                 "The error of a finished GECO run is the one that was asked for",
                 f"training-set RMS error within {100 * EQUAL:.0f}% of κ in at least "
-                f"{100 * SHARE:.0f}% of all runs with that constraint, of every study: holds; in "
-                "at least half: holds partly",
-                f"{hits} of {off.size} runs ({100 * hits / max(off.size, 1):.0f}%)",
+                f"{100 * SHARE:.0f}% of all runs with that constraint, of every study",
+                f"{hits} of {counted(off.size, 'run')} ({100 * hits / max(off.size, 1):.0f}%)",
                 by_share(hits, off.size, enough=SHARE),
             ),
             Claim(
                 "No model lies below the bound F* of its training data [derived, D9]",
                 f"no run's KL is below the least KL at its error by more than {ERRORS:g} standard "
-                "errors of the KL: holds; else it does not, and a KL or an error is wrong",
-                f"{below} of the {checked} runs whose bound is above zero lie below it; the "
+                "errors of the KL; else a KL or an error is wrong",
+                f"below it: {below} of {counted(checked, 'run')} whose bound is above zero; the "
                 f"nearest is {least:.2f} nats above",
                 "not decided" if not checked else "does not hold here" if below else "holds",
             ),

@@ -153,8 +153,8 @@ class PhaseDiagram(Study):
             Claim(
                 "The error bends at critical temperatures, where fixed points merge",
                 f"each of the three detected temperatures lies within {100 * NEAR:.0f}% of an "
-                "exact one, on every sample of blobs, where births are far apart: holds; at least "
-                "half of them: holds partly. On digits births lie closer together than that",
+                "exact one, on every sample of blobs, where births are far apart; on digits they "
+                "lie closer together than that",
                 "; ".join(told),
                 by_share(hits, total),
             )

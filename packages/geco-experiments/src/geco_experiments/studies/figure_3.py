@@ -9,10 +9,11 @@ import xarray as xr
 
 from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
+from geco_experiments.runtime.words import counted
 from geco_experiments.studies.common.information_plane import draw_limits, with_limits
 from geco_experiments.studies.common.profiles import Profile, geco, run_config, seeds
 from geco_experiments.studies.common.study import Drawing, Runs, Study
-from geco_experiments.studies.common.style import COLORS, new_figure
+from geco_experiments.studies.common.style import COLORS, new_figure, place_legend
 from geco_experiments.studies.common.verdicts import by_share
 
 __all__ = ["Trajectory"]
@@ -90,7 +91,7 @@ class Trajectory(Study):
         for axes in (beta, error):
             axes.set_xscale("log")
         beta.set_yscale("log")
-        error.legend(loc="upper right")
+        place_legend(error, loc="upper right")
         bar = figure.colorbar(drawn, ax=error, label="step", shrink=0.85)
         ticks = [tick for tick in range(6) if 10**tick <= steps[-1]]
         bar.set_ticks(ticks, labels=[f"$10^{tick}$" for tick in ticks])
@@ -139,8 +140,8 @@ class Trajectory(Study):
                 "in every seed β is lower when the moving average first meets κ than at the "
                 f"start, and at the end at least {100 * (RISE - 1):.0f}% higher than there; "
                 "runs that never meet κ decide nothing",
-                f"κ is met in {met} of {falls.size} seeds; there falls: {int(falls.sum())}, "
-                f"rises: {int(rises.sum())}, both: {hits}",
+                f"κ is met in {met} of {counted(falls.size, 'seed')}; there "
+                f"falls: {int(falls.sum())}, rises: {int(rises.sum())}, both: {hits}",
                 by_share(hits, met),
             )
         ]

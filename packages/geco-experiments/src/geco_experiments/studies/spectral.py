@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_blobs, make_circles, make_moons
 
 from geco_experiments.results.findings import Claim, Table
+from geco_experiments.runtime.words import counted, ranging
 from geco_experiments.studies.common.final_values import spread
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.study import Drawing, Runs, Study
@@ -150,7 +151,8 @@ class SpectralLink(Study):
             "ARI with the true labels, fixed points (best T)",
             "ARI with the true labels, spectral (best T)",
         )  # fmt: skip
-        caption = f"Mean and range over {data.sizes['sample']} samples of each dataset."
+        one, many = "sample of each dataset", "samples of each dataset"
+        caption = ranging(data.sizes["sample"], one, many, what="Mean and range")
         return [Table(caption, columns, tuple(rows))]
 
     def claims(self, data: xr.Dataset) -> list[Claim]:
@@ -168,9 +170,8 @@ class SpectralLink(Study):
                     f"{DATA[str(name)]}",
                     "on the widest plateau of the number of clusters K ≥ 2 the median adjusted "
                     f"Rand index with spectral clustering at the same T and K is at least "
-                    f"{AGREE:g}; no plateau counts against it. In every sample: holds; in at "
-                    "least half: holds partly",
-                    f"{near} of {len(values)} samples; ARI {told}",
+                    f"{AGREE:g}, in every sample; no plateau counts against it",
+                    f"{near} of {counted(len(values), 'sample')}; ARI {told}",
                     by_share(near, len(values)),
                 )
             )

@@ -17,6 +17,7 @@ from geco_experiments.datasets.home import DataHome
 from geco_experiments.results.store import FILE
 from geco_experiments.runtime.atomic import writing
 from geco_experiments.runtime.progress import Meter, NoMeter
+from geco_experiments.runtime.words import counted
 from geco_experiments.sweeps import executors
 from geco_experiments.sweeps.tasks import LOGS, Outcome, Task
 
@@ -47,7 +48,7 @@ class SweepOutcome:
         return [o for o in self.outcomes if o.stopped]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.finished)} of {len(self.outcomes)} runs finished"]
+        lines = [f"{len(self.finished)} of {counted(len(self.outcomes), 'run')} finished"]
         for outcome in self.failed:
             lines.append(f"failed: {outcome.name}: {outcome.error} (log: {outcome.log})")
         if self.stopped:
@@ -180,7 +181,7 @@ class _Watch:
         self._seen: dict[str, tuple[float, int]] = {}
         steps = {task.name: task.config.training.steps for task in tasks}
         done = sum(steps[t.name] for t in tasks if (t.out / t.name / FILE).is_file())
-        meter.start(f"{len(tasks)} runs", sum(steps.values()), done)
+        meter.start(counted(len(tasks), "run"), sum(steps.values()), done)
 
     def look(self, result: SweepOutcome) -> None:
         """Report, if it is time."""

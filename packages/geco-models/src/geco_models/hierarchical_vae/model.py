@@ -10,7 +10,7 @@ of one layer.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from geco_models.hierarchical_vae.layers import Ascent, Expansion, StochasticLay
 from geco_models.likelihoods import Output
 from geco_models.networks import ContextEncoder, halvings
 from geco_models.output import ModelOutput
+from geco_models.path_posterior import PathPosterior
 from geco_models.validation import as_positive, as_shape
 
 __all__ = ["HierarchicalPosterior", "HierarchicalVAE"]
@@ -112,22 +113,24 @@ class HierarchicalVAE(AbstractVAE):
         )
         self.readout = nn.Conv2d(width, self.decoded_shape[0], 3, padding=1)
 
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
+    @property
+    def latents_shape(self) -> tuple[int, ...]:
+        """The latents of one example, (latents,)."""
+        return (self.latents,)
+
+    def embed(self, context: Tensor | None) -> Tensor | None:
+        """One vector per context."""
+        return None if self.context_encoder is None else self.context_encoder(context)
+
+    def infer(
+        self, u: Tensor, condition: Condition, generator: torch.Generator | None
     ) -> ModelOutput:
         """Encodes, draws the latents layer by layer, and decodes.
 
         `kl_steps` of the output has the KL of each layer; the KL is exact along the drawn path.
         """
-        x = self.check_input(x)
-        condition = self._condition(context, kappa, x.shape[0])
-        features = self.ascent(self.units(x), condition.kappa)
-        noise = standard_normal((x.shape[0], self.latents), self.reference(), generator)
+        features = self.ascent(u, condition.kappa)
+        noise = standard_normal((u.shape[0], self.latents), self.reference(), generator)
         path = self._descend(condition, features, noise, drawn=False)
         mean, distribution = self.observe(self._finish(path.hidden, condition))
         kl_steps = torch.stack([kl.sum(1) for kl in path.kl], dim=1)
@@ -140,64 +143,23 @@ class HierarchicalVAE(AbstractVAE):
             distribution,
         )
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
-    ) -> Tensor:
-        """Draws latents from the prior, layer by layer, and decodes them; no gradients."""
-        n = as_positive(n, "n")
-        condition = self._condition(context, kappa, n)
+    def encode(self, u: Tensor, condition: Condition) -> "HierarchicalPosterior":
+        """The posterior over the latents of all layers, for each example."""
+        return HierarchicalPosterior(self, u, condition)
+
+    def draw(self, n: int, condition: Condition, generator: torch.Generator | None) -> Tensor:
+        """Draws latents from the prior, layer by layer, and decodes them."""
         noise = standard_normal((n, self.latents), self.reference(), generator)
         path = self._descend(condition, None, noise, drawn=False)
-        return self.observe(self._finish(path.hidden, condition))[0]
+        return self._finish(path.hidden, condition)
 
-    def decode(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
-        """The decoder's mean of given latents of all layers.
+    def generate(self, z: Tensor, condition: Condition) -> Tensor:
+        """The decoder's numbers at given latents of all layers, layer by layer."""
+        return self._finish(self._descend(condition, None, z, drawn=True).hidden, condition)
 
-        Args:
-            z: Latents, (batch, latents), layer by layer.
-            context: The context, for a conditional model only.
-            kappa: The tolerances, for a model with a `tolerance` only.
-
-        Returns:
-            The means, (batch, *shape).
-        """
-        self.check_latents(z, (self.latents,))
-        condition = self._condition(context, kappa, z.shape[0])
-        path = self._descend(condition, None, z, drawn=True)
-        return self.observe(self._finish(path.hidden, condition))[0]
-
-    def posterior(
-        self, x: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> "HierarchicalPosterior":
-        """The posterior over the latents of all layers, for each example."""
-        x = self.check_input(x)
-        condition = self._condition(context, kappa, x.shape[0])
-        return HierarchicalPosterior(self, self.units(x), condition)
-
-    def prior_log_prob(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
+    def log_prior(self, z: Tensor, condition: Condition) -> Tensor:
         r"""The log-density :math:`\sum_l \ln p(z_l | z_{<l})` in nats, (batch,)."""
-        self.check_latents(z, (self.latents,))
-        condition = self._condition(context, kappa, z.shape[0])
         return self._descend(condition, None, z, drawn=True).prior
-
-    def _condition(
-        self, context: Tensor | None, kappa: Tensor | float | None, batch: int
-    ) -> Condition:
-        context = self.check_context(context, batch)
-        embedding = None
-        if self.context_encoder is not None and context is not None:
-            embedding = self.context_encoder(context)
-        return Condition(embedding, self.check_kappa(kappa, batch))
 
     def _descend(
         self, condition: Condition, features: list[Tensor] | None, numbers: Tensor, drawn: bool
@@ -240,10 +202,8 @@ class HierarchicalVAE(AbstractVAE):
         return raw
 
 
-class HierarchicalPosterior:
+class HierarchicalPosterior(PathPosterior):
     r"""The batch of densities :math:`q(z_{1..L} | x) = \prod_l q(z_l | x, z_{<l})`.
-
-    Made by `HierarchicalVAE.posterior`. It keeps what was computed of the images, with its graph.
 
     Args:
         model: The model.
@@ -252,42 +212,15 @@ class HierarchicalPosterior:
     """
 
     def __init__(self, model: HierarchicalVAE, u: Tensor, condition: Condition) -> None:
-        self._model = model
-        self._batch = u.shape[0]
+        super().__init__(model, len(u))
         self._condition = condition
         self._features = model.ascent(u, condition.kappa)
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Latents of all layers for each example, with gradients.
-
-        Args:
-            generator: The source of randomness; the global one if None.
-
-        Returns:
-            The latents, (batch, latents).
-        """
+    def _noise(self, generator: torch.Generator | None) -> Tensor:
         shape = (self._batch, self._model.latents)
-        noise = standard_normal(shape, self._model.reference(), generator)
-        return self._model._descend(self._condition, self._features, noise, drawn=False).latents
+        return standard_normal(shape, self._model.reference(), generator)
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        r"""The log-density :math:`\sum_l \ln q(z_l | x, z_{<l})` of each example at its latents.
-
-        Args:
-            z: Latents, (batch, latents), or one row for all examples.
-
-        Returns:
-            The log-densities in nats, (batch,).
-
-        Raises:
-            ValueError: If the shape is wrong.
-        """
-        self._model.check_latents(z, (self._model.latents,))
-        if z.shape[0] not in (1, self._batch):
-            msg = f"`z` must have {self._batch} rows (one per example) or 1, got {z.shape[0]}"
-            raise ValueError(msg)
-        z = z.expand(self._batch, self._model.latents)
-        return self._model._descend(self._condition, self._features, z, drawn=True).posterior
-
-    def __repr__(self) -> str:
-        return f"HierarchicalPosterior(batch={self._batch}, latents={self._model.latents})"
+    def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
+        numbers = numbers.expand(self._batch, self._model.latents)
+        path = self._model._descend(self._condition, self._features, numbers, drawn)
+        return path.latents, path.posterior

@@ -26,6 +26,7 @@ __all__ = [
     "laptop_seconds",
     "run_config",
     "seeds",
+    "sigma_vae",
 ]
 
 ProfileName = Literal["smoke", "laptop", "paper"]
@@ -197,6 +198,11 @@ def geco(kappa: float) -> ObjectiveConfig:
 def elbo(beta: float = 1.0, sigma: float = 1.0) -> ObjectiveConfig:
     """The ELBO with a Gaussian decoder of standard deviation `sigma` and KL weight `beta`."""
     return ObjectiveConfig(name="elbo", beta=beta, sigma=sigma)
+
+
+def sigma_vae() -> ObjectiveConfig:
+    """The ELBO whose decoder variance is the mean squared error of each batch: the sigma-VAE."""
+    return ObjectiveConfig(name="sigma-vae")
 
 
 def annealed(profile: Profile, model: str) -> ObjectiveConfig:

@@ -24,7 +24,7 @@ from geco_experiments.results.findings import Claim, Figure, Findings, Table
 from geco_experiments.results.store import open_run
 from geco_experiments.runtime.atomic import remove_leftovers, writing
 from geco_experiments.studies.common.profiles import Profile
-from geco_experiments.studies.common.style import save_figure
+from geco_experiments.studies.common.style import save_figure, styled
 
 __all__ = ["Drawing", "Runs", "Study", "finish_study", "legible", "put_off"]
 
@@ -193,7 +193,9 @@ def finish_study(
     data.attrs.setdefault("source", study.source)
     save(data, folder / "data.nc")
     figures = []
-    for drawing in study.draw(data):
+    with styled():  # figures of the theory and of other packages too
+        drawings = study.draw(data)
+    for drawing in drawings:
         path = folder / f"{drawing.name}.svg"
         with writing("the figure", path):
             file = save_figure(drawing.canvas, path)

@@ -1,4 +1,8 @@
-"""The look that all figures share: colours by objective, labels with units, one size of type."""
+"""The look that all figures share: colours by objective, labels with units, one size of type.
+
+The page shows each figure at the same scale, so that type of equal size here is of equal size
+there: no figure is wider than `WIDTH`, and text has the size `TEXT`, notes inside panels `SMALL`.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +17,14 @@ from matplotlib.figure import Figure
 from geco_experiments.runtime.atomic import replacing
 
 __all__ = [
+    "BASELINES",
     "COLORS",
     "LABELS",
     "MARKERS",
     "MODELS",
+    "SMALL",
+    "TEXT",
+    "WIDTH",
     "new_figure",
     "place_legend",
     "place_legend_below",
@@ -24,18 +32,23 @@ __all__ = [
     "styled",
 ]
 
+WIDTH = 10.8  # inches
+TEXT, SMALL = 9.5, 8.0  # points
+
 # Okabe and Ito's colours, which stay apart for colour-blind readers; ELBO green and GECO blue as
 # in the paper's Figure 5
 COLORS = {
     "geco": "#0072B2",
     "elbo": "#009E73",
     "annealed-elbo": "#E69F00",
+    "sigma-vae": "#7B4FA3",
     "bound": "#555555",
     "linear": "#CC79A7",
     "kappa": "#D55E00",
     "data": "#56B4E9",
 }
-MARKERS = {"geco": "o", "elbo": "s", "annealed-elbo": "^"}
+MARKERS = {"geco": "o", "elbo": "s", "annealed-elbo": "^", "sigma-vae": "D"}
+BASELINES = ("elbo", "annealed-elbo", "sigma-vae")
 MODELS = {
     "linear-vae": "linear VAE",
     "mlp-vae": "MLP VAE",
@@ -47,6 +60,7 @@ LABELS = {
     "geco": "GECO",
     "elbo": "ELBO",
     "annealed-elbo": "hand-annealed β",
+    "sigma-vae": "σ-VAE",
     "bound": "no model below: F* of the data [derived, D9]",
     "linear": "best linear VAE [derived, D7]",
 }
@@ -54,11 +68,12 @@ LABELS = {
 # above these the data of axes are drawn as pixels, their labels stay text
 MOST_PATHS, MOST_POINTS = 300, 20_000
 _STYLE: dict[Any, Any] = {
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
+    "font.size": TEXT,
+    "axes.titlesize": TEXT,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.labelsize": 9.5,
+    "axes.labelsize": TEXT,
+    "figure.titlesize": TEXT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -68,7 +83,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "path.simplify_threshold": 0.5,  # of a pixel: smaller files, no visible change
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": SMALL,
     "svg.hashsalt": "geco",  # the same numbers give the same file
     "svg.fonttype": "path",
     "figure.dpi": 110,
@@ -84,11 +99,14 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, *, width: float = 8.6, height: float = 3.4, **options: Any
+    rows: int = 1, columns: int = 1, *, width: float = WIDTH, height: float = 3.4, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure that belongs to no global state, with its axes in reading order."""
+    """A figure that belongs to no global state, with its axes in reading order.
+
+    One that is asked to be wider than `WIDTH` is of that width.
+    """
     with styled():
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(min(width, WIDTH), height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.ravel())
 
@@ -108,7 +126,7 @@ def _legend(place: Axes | Figure, axes: Axes, options: dict[str, Any]) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         unique = dict(zip(labels, handles, strict=True))
-        look = {"frameon": False, "fontsize": 8.5, **options}
+        look = {"frameon": False, "fontsize": SMALL, **options}
         place.legend(list(unique.values()), list(unique), **look)
 
 

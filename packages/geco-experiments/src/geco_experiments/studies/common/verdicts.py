@@ -1,4 +1,8 @@
-"""How numbers become verdicts. Written before the runs are made, used by every study alike."""
+"""How numbers become verdicts. Written before the runs are made, used by every study alike.
+
+A rule is met or it is not. Where some of the runs meet it, the claim says how many, and which do
+not.
+"""
 
 from collections.abc import Iterable
 
@@ -14,24 +18,20 @@ EQUAL = 0.02
 
 
 def by_share(hits: int, total: int, *, enough: float = 1.0) -> Verdict:
-    """A share of `enough` agrees (all): holds. Half: holds partly. Fewer: does not hold here."""
+    """A share of at least `enough` agrees (all): holds. Fewer: does not hold here."""
     if total == 0:
         return "not decided"
-    if hits >= enough * total:
-        return "holds"
-    return "holds partly" if 2 * hits >= total else "does not hold here"
+    return "holds" if hits >= enough * total else "does not hold here"
 
 
 def by_sign(effects: Iterable[float], margin: float) -> Verdict:
     """On an effect that the claim says is negative, measured on several seeds or pairs.
 
-    Every one below `-margin`: holds. The mean below `-margin`: holds partly. Else: does not hold
-    here. Fewer than three values decide nothing.
+    Every one below `-margin`: holds. Else: does not hold here. Fewer than three values decide
+    nothing.
     """
     values = np.asarray(list(effects), dtype=float)
     values = values[np.isfinite(values)]
     if values.size < 3:
         return "not decided"
-    if (values < -margin).all():
-        return "holds"
-    return "holds partly" if values.mean() < -margin else "does not hold here"
+    return "holds" if (values < -margin).all() else "does not hold here"
