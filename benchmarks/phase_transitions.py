@@ -436,7 +436,7 @@ def npeb() -> None:
         ours_spent = time.process_time() - start
         lowest = float(ours["free_energy"][0])
         precision = np.eye(X.shape[1]) / temperature
-        for steps in (0, 10, 100, 1000, 10_000):
+        for steps in (10, 100, 1000):
             model = GLMixture(homoscedastic=True)
             start = time.process_time()
             with contextlib.redirect_stdout(io.StringIO()):
@@ -445,7 +445,7 @@ def npeb() -> None:
             gaps = np.square(X[:, None] - model.atoms).sum(axis=2) / (2 * temperature)
             log_z = logsumexp(np.log(np.maximum(model.weights, 1e-300)) - gaps, axis=1)
             above = -float(log_z.mean()) - lowest / temperature
-            if above < 1e-8 or spent > 60:
+            if above < 1e-6 or spent > 20:
                 break
         print(
             f"  {name}, {X.shape}: ours {ours_spent:.2f} s, ln S "
