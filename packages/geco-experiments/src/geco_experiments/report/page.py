@@ -18,10 +18,10 @@ from geco_experiments import __version__
 from geco_experiments.report.images import SVG, Image, embedded
 from geco_experiments.report.run_figures import draw_runs
 from geco_experiments.results.findings import Claim, Figure, Findings, read_findings
-from geco_experiments.results.store import config_of, final, find, open_run
+from geco_experiments.results.store import config_of, finals, find, open_run
 from geco_experiments.runtime.atomic import remove_leftovers, write_text_atomic, writing
 from geco_experiments.runtime.errors import GecoError, SchemaError
-from geco_experiments.runtime.words import counted
+from geco_experiments.runtime.words import counted, spanned
 
 __all__ = ["ReportError", "build_report", "read_studies"]
 
@@ -81,7 +81,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
                 "caption": one.caption,
                 "alt": one.alt,
             }
-            for one in ([] if studies else draw_runs(opened))
+            for one in ([] if studies else draw_runs(opened, folder / "limits"))
         ],
         provenance=_provenance(studies, runs),
         claims=[(study, claim) for study in studies for claim in study.claims],
@@ -156,12 +156,12 @@ def _run_row(path: Path, run: xr.Dataset) -> dict[str, str]:
         ("train_kl", "kl", "train"),
     ):
         with contextlib.suppress(SchemaError):
-            numbers[label] = final(run, name, split)
+            numbers[label] = finals(run, name, split)
     config = json.loads(str(attributes.get("config", "{}")))
     shown = {
-        "train_rms": "RMS error {:.4f}",
-        "test_rms": "held out {:.4f}",
-        "train_kl": "KL {:.1f}",
+        "train_rms": ("RMS error", ".4f"),
+        "test_rms": ("held out", ".4f"),
+        "train_kl": ("KL", ".1f"),
     }
     origin = [
         f"{label} {attributes[key]}"
@@ -175,7 +175,10 @@ def _run_row(path: Path, run: xr.Dataset) -> dict[str, str]:
     ]
     return {
         "name": path.parent.name,
-        "summary": ", ".join(shown[name].format(value) for name, value in numbers.items()),
+        "summary": ", ".join(
+            f"{shown[name][0]} {spanned(values, shown[name][1])}"
+            for name, values in numbers.items()
+        ),
         "config": json.dumps(config, indent=1, ensure_ascii=False),
         "provenance": "; ".join(origin),
     }
