@@ -16,7 +16,9 @@ def test_claims_come_first_and_name_their_study():
     claim = Claim("A holds", "if b < 1", "b = 0.5", "does not hold here")
     text = markdown([findings("one", 1), findings("two", 2, claims=(claim,))])
     assert "| two | A holds | b = 0.5 | **does not hold here** | if b < 1 |" in text
-    assert text.index("does not hold here") < text.index("## About one") < text.index("## About two")
+    assert (
+        text.index("does not hold here") < text.index("## About one") < text.index("## About two")
+    )
 
 
 def test_tables_and_notes_are_all_there():

@@ -24,6 +24,7 @@ __all__ = [
     "elbo",
     "geco",
     "laptop_seconds",
+    "over_range",
     "run_config",
     "seeds",
     "sigma_vae",
@@ -135,7 +136,7 @@ _LAPTOP_COST: dict[str, tuple[float, float]] = {
 def laptop_seconds(config: RunConfig) -> float:
     """About how many seconds of one core a run of the laptop profile takes."""
     step, evaluation = _LAPTOP_COST[config.model.name]
-    return step * config.training.steps + evaluation
+    return step * config.training.steps + evaluation * max(1, len(config.objective.tolerances))
 
 
 def seeds(profile: Profile) -> range:
@@ -151,6 +152,7 @@ def run_config(
     *,
     seed: int = 0,
     latents: int | None = None,
+    longer: int = 1,
 ) -> RunConfig:
     """One run at a profile's size.
 
@@ -161,6 +163,7 @@ def run_config(
         objective: what is minimised.
         seed: the run's seed.
         latents: replaces the profile's number of latents.
+        longer: how many times the profile's steps.
     """
     size = _SIZES[profile.sizes][model]
     return RunConfig(
@@ -176,7 +179,7 @@ def run_config(
         ),
         objective=objective,
         training=TrainingConfig(
-            steps=size.steps,
+            steps=longer * size.steps,
             batch_size=size.batch_size,
             learning_rate=size.learning_rate,
             precision="bfloat16" if _on_accelerator(profile) else "float32",
@@ -193,6 +196,11 @@ def run_config(
 def geco(kappa: float) -> ObjectiveConfig:
     """GECO with the reconstruction error at most `kappa`, default update, nothing tuned."""
     return ObjectiveConfig(name="geco", kappa=kappa)
+
+
+def over_range(low: float, high: float) -> ObjectiveConfig:
+    """GECO over a range of tolerances, evaluated at those of Figure 4."""
+    return ObjectiveConfig(name="geco", kappa=f"{low:g}..{high:g}", kappa_grid=KAPPAS)
 
 
 def elbo(beta: float = 1.0, sigma: float = 1.0) -> ObjectiveConfig:
