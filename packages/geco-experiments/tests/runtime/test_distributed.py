@@ -67,8 +67,9 @@ DRAW = {"model.name": "conv-draw", "model.latents": 2, "model.width": 8, "model.
         {"objective.kappa": 0.2},
         pytest.param({"objective.update": "paper"}, marks=pytest.mark.slow),
         {"objective.name": "elbo", **DRAW},
+        pytest.param({"objective.kappa": "0.1..0.3"}, marks=pytest.mark.slow),
     ],
-    ids=["robust", "paper", "elbo-conv-draw"],
+    ids=["robust", "paper", "elbo-conv-draw", "range"],
 )
 def test_two_processes_are_one_on_the_joined_batch(tmp_path, tiny, changes):
     config = tiny(**{"training.steps": 20, **changes})
