@@ -33,6 +33,7 @@ PEERS = ("cooper-optim", "humancompatible-train", "zuko", "normflows", "nflows")
 # the frameworks that geco-core is shown in; a session of their own
 FRAMEWORKS = ("lightning", "accelerate", "transformers", "pytorch-ignite", "diffusers")
 LOGGERS = ("tensorboard",)
+SITE = "docs/_build/html"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
@@ -80,10 +81,11 @@ def check_types(session: nox.Session, *paths: str) -> None:
 
 
 def build_docs(session: nox.Session, *args: str) -> None:
-    """The site under docs/_build/html; a warning is an error."""
+    """The site under docs/_build/html; a warning, or a link that leads nowhere, is an error."""
     settings(session)
-    where = ("docs", "docs/_build/html")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", *where, *args)
+    shutil.rmtree(ROOT / SITE, ignore_errors=True)  # pages that are no longer made
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", SITE, *args)
+    session.run("python", "tools/built_site.py", SITE)
 
 
 @nox.session
@@ -120,11 +122,14 @@ def pythons(session: nox.Session) -> None:
 
 @nox.session
 def integrations(session: nox.Session) -> None:
-    """The recipes for other frameworks, run against the frameworks themselves."""
-    needs = {*FRAMEWORKS, *LOGGERS, *group("geco-core"), *group("geco-models")}
-    install(session, *sorted(needs), editable=("geco-core", "geco-models"))
+    """The recipes for other frameworks: their tests, then each copied out of the built page."""
+    needs = {*FRAMEWORKS, *LOGGERS, *DOCS, *group("geco-core"), *group("geco-models")}
+    install(session, *sorted(needs), editable=PACKAGES)
     session.env["GECO_REQUIRE_FRAMEWORKS"] = "1"  # here a missing one is a failure, not a skip
     pytest(session, "packages/geco-core/tests/integrations", *session.posargs)
+    build_docs(session)
+    pages = (f"{SITE}/{name}.html" for name in ("getting-started", "frameworks"))
+    session.run("python", "tools/recipes.py", *pages)
 
 
 @nox.session
@@ -187,6 +192,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the built pages in a headless Chromium: `nox -s browser -- --shots FOLDER`."""
+    install(session, *DOCS, "playwright", editable=PACKAGES)
+    build_docs(session)
+    session.run("python", "tools/browser.py", SITE, *session.posargs)
+
+
+@nox.session
 def gallery(session: nox.Session) -> None:
     """Run the notebooks of the documentation anew, outputs kept in place (minutes)."""
     install(session, "nbclient", "ipykernel", "matplotlib", editable=PACKAGES)
@@ -221,6 +234,9 @@ def release(session: nox.Session) -> None:
     if kinds != [".gz"] * len(PACKAGES) + [".whl"] * len(PACKAGES):
         session.error(f"eight files were to be built, there are {[path.name for path in files]}")
     session.run("twine", "check", "--strict", *map(str, files))
+    address = nox.project.load_toml(ROOT / "pyproject.toml")["tool"]["geco"]["address"]
+    if address.startswith("https://example.org/"):
+        session.warn(f"{address} is a placeholder: `nox -s address` before anything is uploaded")
     wheel = {path.name.split("-")[0].replace("_", "-"): str(path) for path in dist.glob("*.whl")}
     settings(session)
     for name in PACKAGES:

@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from frontier_parts.contestants import CONTESTANTS, Fixed, Geco
+from contestants import Contestant, Geco
+from frontier_parts.contestants import CONTESTANTS, Fixed
 from frontier_parts.data import images, small_mnist
 from frontier_parts.frontier import PLAIN, RESCALED, UNIT, Frontier
 from frontier_parts.models import MODELS, train_one
-from frontier_parts.stack import Contestant, steps_to_stay, train
+from frontier_parts.stack import steps_to_stay, train
 
 SETTINGS = {"latents": 16, "hidden": (64, 64)}
 KAPPAS = (0.16, 0.14, 0.12, 0.112, 0.095)

@@ -28,13 +28,13 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from contestants import Contestant, train_step
 from joblib import Parallel, delayed
 from linear_gaussian_parts.cells import SPECTRUM, Cell, grid, hard
 from linear_gaussian_parts.contestants import (
     ASCENT_RATES,
     CONTESTANTS,
     PAPER_RATES,
-    Contestant,
 )
 from numpy.typing import NDArray
 from torch import Tensor
@@ -114,12 +114,12 @@ def train(cell: Cell, build: Callable[[Cell, float], Contestant], rate: float) -
             cosine = 0.5 * (1 + math.cos(math.pi * step / cell.steps))
             for group in optimizer.param_groups:
                 group["lr"] = cell.learning_rate * (0.01 + 0.99 * cosine)
-            contestant.step(model, optimizer, problem.batch(cell.batch))
+            train_step(contestant, model, optimizer, problem.batch(cell.batch))
             if (step + 1) % EVERY == 0:
                 looks.append(
                     (
                         *problem.metrics(model),
-                        contestant.multiplier() / problem.optimum.multiplier,
+                        contestant.multiplier() / problem.optimum.relative_multiplier,
                     )
                 )
     return np.array(looks)

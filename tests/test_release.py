@@ -4,11 +4,12 @@ import datetime
 import re
 import shutil
 import tomllib
+from urllib.parse import urlsplit
 
 import pytest
 import release
 from readme import blocks, run
-from sources import PACKAGES, ROOT, folder
+from sources import PACKAGES, ROOT, folder, tracked
 
 DAY = datetime.date(2030, 2, 3)
 
@@ -30,7 +31,9 @@ def copy(tmp_path):
         path = folder(package) / "src" / package / "__init__.py"
         (tmp_path / path.relative_to(ROOT).parent).mkdir(parents=True)
         shutil.copyfile(path, tmp_path / path.relative_to(ROOT))
-    shutil.copyfile(ROOT / "CITATION.cff", tmp_path / "CITATION.cff")
+    (tmp_path / "docs").mkdir()
+    for name in ("CITATION.cff", "pyproject.toml", "docs/getting-started.md"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
     return tmp_path
 
 
@@ -89,6 +92,39 @@ def test_the_address_is_set_everywhere_at_once(copy):
         assert old not in path.read_text("utf-8"), path
     for package in PACKAGES:
         assert all(url.startswith(new) for url in project(package, copy)["urls"].values())
+    page = (copy / "docs/getting-started.md").read_text("utf-8")
+    assert f"git+{new}#subdirectory=packages/geco-core" in page
+    assert "no public address yet" not in page
+    assert page.count("\n\n## A first run") == 1
+
+
+def test_a_placeholder_stays_marked_as_one(copy):
+    write(release.with_address(copy, "https://example.org/another"))
+    page = (copy / "docs/getting-started.md").read_text("utf-8")
+    assert "no public address yet; `https://example.org/another` stands for it" in page
+
+
+def test_there_is_one_address():
+    address = release.address(ROOT)
+    for package in PACKAGES:
+        urls = project(package)["urls"]
+        assert urls["Repository"] == address
+        assert all(url == address or url.startswith(f"{address}/") for url in urls.values())
+    assert f'repository-code: "{address}"\n' in (ROOT / "CITATION.cff").read_text("utf-8")
+    if not release.is_placeholder(address):
+        return
+    for path in tracked("*.md", "*.toml", "*.cff"):  # no other placeholder is left behind
+        for found in re.findall(r"https://example\.org[^\s)\"'>`]*", path.read_text("utf-8")):
+            assert re.match(rf"{re.escape(address)}(?:[/#]|$)", found), f"{path}: {found}"
+
+
+def test_every_address_in_links_is_one():
+    for path in tracked("*.md"):
+        for found in re.findall(r"\]\((\w+:[^)\s]*)\)", path.read_text("utf-8")):
+            parts = urlsplit(found)
+            assert parts.scheme == "https", f"{path}: {found}"
+            assert "." in parts.netloc, f"{path}: {found}"
+            assert "//" not in parts.path, f"{path}: {found}"
 
 
 @pytest.mark.parametrize("url", ["http://host.example/geco", "host.example/geco", "https://x/"])
@@ -106,3 +142,11 @@ def test_the_examples_of_the_readme_run(package):
 
 def test_the_examples_of_the_first_page_run():
     assert run(ROOT / "README.md") == len(blocks(ROOT / "README.md")) > 0
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_changelogs_have_one_coming_version_and_nothing_without_one(package):
+    text = (folder(package) / "CHANGELOG.md").read_text("utf-8")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert all(re.fullmatch(r"\S+ \((?:unreleased|\d{4}-\d\d-\d\d)\)", h) for h in headings)
+    assert [h for h in headings if h.endswith("(unreleased)")] in ([], headings[:1])

@@ -16,14 +16,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("geco-core", "geco-models", "geco-theory", "geco-experiments")
+#: a line that is true only as long as the address is a placeholder
+UNTIL_THEN = re.compile(r"^.*<!-- until there is an address -->\n+", re.MULTILINE)
 VERSION = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?")
 UNRELEASED = re.compile(r"^## (\S+) \(unreleased\)$", re.MULTILINE)
 
 
 def address(root: Path) -> str:
-    """The project's address, as `project.urls` of geco-core has it."""
-    text = (root / "packages/geco-core/pyproject.toml").read_text("utf-8")
-    return str(tomllib.loads(text)["project"]["urls"]["Repository"])
+    """The project's address: `tool.geco.address` of the repository's pyproject.toml."""
+    text = (root / "pyproject.toml").read_text("utf-8")
+    return str(tomllib.loads(text)["tool"]["geco"]["address"])
+
+
+def is_placeholder(url: str) -> bool:
+    """Whether an address is one of those that stand for others (RFC 2606)."""
+    return url.startswith("https://example.org/")
 
 
 def replace(text: str, pattern: str, new: str, path: Path) -> str:
@@ -89,7 +96,10 @@ def with_address(root: Path, url: str) -> dict[Path, str]:
     patterns = ("*.md", "*.toml", "*.cff", "docs/**/*.md", "packages/*/*.md", "packages/*/*.toml")
     found = (path for pattern in patterns for path in root.glob(pattern))
     texts = {path: path.read_text("utf-8") for path in found}
-    return {path: text.replace(old, url) for path, text in texts.items() if old in text}
+    changed = {path: text.replace(old, url) for path, text in texts.items() if old in text}
+    if is_placeholder(url):
+        return changed
+    return {path: UNTIL_THEN.sub("", text) for path, text in changed.items()}
 
 
 def main(argv: list[str] | None = None) -> int:

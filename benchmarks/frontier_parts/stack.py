@@ -6,28 +6,16 @@ one optimizer per model. The models are geco-models' own, mapped by `torch.func`
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
+from contestants import Contestant
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from geco_models import MLPVAE
-
-
-class Contestant(Protocol):
-    """What differs between runs: the loss of a batch, and what happens after a step."""
-
-    def loss(self, kl: Tensor, x: Tensor, reconstruction: Tensor) -> Tensor:
-        """The loss of a batch: `kl` (B,), `x` and `reconstruction` (B, d)."""
-
-    def step(self) -> None:
-        """What follows the optimizer's step."""
-
-    def multiplier(self) -> float:
-        """The relative multiplier in use."""
 
 
 def build(shape: Sequence[int], seeds: Sequence[int], settings: dict[str, Any]) -> Any:
@@ -40,12 +28,14 @@ def build(shape: Sequence[int], seeds: Sequence[int], settings: dict[str, Any]) 
     parameters, buffers = stack_module_state(models)  # type: ignore[arg-type]
     base = models[0].to("meta")
 
-    def call(p: dict[str, Tensor], b: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        output = functional_call(base, (p, b), (x,))
+    def call(
+        p: dict[str, Tensor], b: dict[str, Tensor], x: Tensor, *kappa: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        output = functional_call(base, (p, b), (x,), {"kappa": kappa[0]} if kappa else {})
         return output.kl, output.reconstruction
 
     mapped = vmap(call, randomness="different")
-    return parameters, lambda x: mapped(parameters, buffers, x)
+    return parameters, lambda x, *kappa: mapped(parameters, buffers, x, *kappa)
 
 
 class Trace:
@@ -62,19 +52,25 @@ class Trace:
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """RMS error, KL and multiplier by look and run, (looks, 3, runs)."""
+        """RMS error, KL and multiplier by look and run, (looks, 3, runs).
+
+        With tolerances as an input they have one more axis in the end, for the tolerances.
+        """
         return np.stack(self.rows)
 
 
 @torch.no_grad()
-def evaluate(forward: Any, data: Tensor, runs: int, count: int) -> tuple[Tensor, Tensor]:
+def evaluate(
+    forward: Any, data: Tensor, runs: int, count: int, kappa: float | None = None
+) -> tuple[Tensor, Tensor]:
     """RMS error and KL of every run on `count` images that lie evenly over the training set."""
     chosen = data[:: max(1, len(data) // count)][:count]
     squares, kls = torch.zeros(runs), torch.zeros(runs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for part in chosen.split(500):
-            kl, reconstruction = forward(part.expand(runs, *part.shape))
+            inputs = () if kappa is None else (torch.full((runs, len(part)), kappa),)
+            kl, reconstruction = forward(part.expand(runs, *part.shape), *inputs)
             squares += (reconstruction - part).square().flatten(2).mean(2).sum(1)
             kls += kl.sum(1)
     return (squares / len(chosen)).sqrt(), kls / len(chosen)
@@ -94,6 +90,7 @@ def train(
     schedule: Any = None,
     clip: float | None = None,
     decay: float = 0.0,
+    at: Sequence[float] = (),
 ) -> Trace:
     """Trains one model per contestant; runs of the same seed see the same batches.
 
@@ -110,6 +107,8 @@ def train(
         schedule: The learning rate's factor as a function of the step.
         clip: The norm to which every run's gradient is clipped.
         decay: Weight decay.
+        at: The tolerances to look at, for models with the tolerance as an input; their
+            contestants have a method `draw`.
     """
     runs = len(seeds)
     parameters, forward = build(data.shape[1:], seeds, settings)
@@ -133,7 +132,8 @@ def train(
         if schedule is not None:
             for group in rule.param_groups:
                 group["lr"] = learning_rate * schedule(step)
-        kl, reconstruction = forward(x)
+        inputs = (torch.stack([c.draw(batch) for c in contestants]),) if at else ()  # type: ignore[attr-defined]
+        kl, reconstruction = forward(x, *inputs)
         losses = [
             contestant.loss(kl[i], x[i], reconstruction[i])
             for i, contestant in enumerate(contestants)
@@ -150,7 +150,12 @@ def train(
             contestant.step()
         last = step + 1 == steps
         if last or (step + 1) % every == 0:
-            rms, kls = evaluate(forward, data, runs, len(data) if last else 2000)
+            count = len(data) if last else 2000
+            if at:
+                seen = [evaluate(forward, data, runs, count, kappa) for kappa in at]
+                rms, kls = (torch.stack(one, 1) for one in zip(*seen, strict=True))
+            else:
+                rms, kls = evaluate(forward, data, runs, count)
             trace.add(step + 1, rms, kls, [c.multiplier() for c in contestants])
     return trace
 

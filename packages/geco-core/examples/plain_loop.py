@@ -1,6 +1,6 @@
 """GECO in a plain PyTorch loop: ask for a reconstruction error, get it at the lowest KL.
 
-Run with `python plain_loop.py` (a few seconds on a CPU).
+Run it as a script; it takes a few seconds on a CPU.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""GECO with accelerate: the ascent where gradients are synchronised, the state in `save_state`."""
+"""GECO with accelerate: the ascent after each real optimizer step, the state in `save_state`."""
 
 import torch
 from accelerate import Accelerator
@@ -33,6 +33,7 @@ def main(epochs: int = 40, save: str | None = None, load: str | None = None, **o
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     objective = GECO(ReconstructionError(kappa=0.1)).to(accelerator.device)
     accelerator.register_for_checkpointing(objective)
+    optimizer.optimizer.register_step_post_hook(lambda *_: objective.step())
     if load:
         accelerator.load_state(load)
     for _ in range(epochs):
@@ -43,8 +44,6 @@ def main(epochs: int = 40, save: str | None = None, load: str | None = None, **o
                 accelerator.backward(loss)
                 optimizer.step()
                 optimizer.zero_grad()
-            if accelerator.sync_gradients:
-                objective.step()
     if save:
         accelerator.save_state(save)
     accelerator.print(objective.report())

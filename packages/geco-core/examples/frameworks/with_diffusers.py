@@ -24,13 +24,9 @@ def main(epochs: int = 30, count: int = 512) -> GECO:
         latent_channels=4,
         sample_size=16,
     )
-    objective = GECO(
-        {
-            "RE": ReconstructionError(kappa=0.2),
-            # any frozen network goes here: FeatureReconstructionError(kappa, vgg_features)
-            "FRE": FeatureReconstructionError(kappa=0.12, features=LocalMoments(4)),
-        }
-    )
+    # in place of LocalMoments any network: FeatureReconstructionError(kappa, vgg_features)
+    perceptual = FeatureReconstructionError(kappa=0.12, features=LocalMoments(4))
+    objective = GECO({"RE": ReconstructionError(kappa=0.2), "FRE": perceptual})
     optimizer = torch.optim.Adam(vae.parameters(), lr=5e-3)
     for _ in range(epochs):
         for x in DataLoader(images(count), batch_size=16):

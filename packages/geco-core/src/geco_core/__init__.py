@@ -22,6 +22,7 @@ from geco_core.constraints import (
     Rate,
     ReconstructionError,
     ToleranceConstraint,
+    ToleranceRange,
 )
 from geco_core.constraints.base import CallableConstraint, Constraint
 from geco_core.discretized_logistic import DiscretizedLogistic
@@ -30,6 +31,7 @@ from geco_core.multipliers.paper import PaperUpdate
 from geco_core.multipliers.robust import RobustUpdate
 from geco_core.multipliers.update import ColumnUpdate, MultiplierUpdate, Observation
 from geco_core.objectives import GECO
+from geco_core.over_range import Curve
 
 __all__ = [
     "ELBO",
@@ -41,6 +43,7 @@ __all__ = [
     "ClassificationAccuracy",
     "ColumnUpdate",
     "Constraint",
+    "Curve",
     "CyclicalELBO",
     "DiscretizedLogistic",
     "Equality",
@@ -62,6 +65,7 @@ __all__ = [
     "RobustUpdate",
     "SetPointELBO",
     "ToleranceConstraint",
+    "ToleranceRange",
     "__version__",
 ]
 

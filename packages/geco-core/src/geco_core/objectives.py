@@ -22,17 +22,18 @@ from geco_core.constraints.base import Constraint, Constraints, check_keywords, 
 from geco_core.feasibility import is_feasible
 from geco_core.held import Held
 from geco_core.info import Info, Named
-from geco_core.multipliers.observed import Seen
+from geco_core.multipliers.observed import Seen, SinceAscent
 from geco_core.multipliers.robust import chosen_update
 from geco_core.multipliers.saturation import SaturationWatch
 from geco_core.multipliers.skips import SkipWatch
-from geco_core.multipliers.state import Multipliers
-from geco_core.multipliers.update import COMMON_ROWS, MultiplierUpdate
+from geco_core.multipliers.state import Multipliers, has_common_rows
+from geco_core.multipliers.update import MultiplierUpdate
+from geco_core.over_range import OverRange, Ranks, check_update
 from geco_core.precision import at_least_float32
 from geco_core.reduction import is_alone
 from geco_core.reporting import Columns, flat_metrics, in_lines, shape_of
 from geco_core.text_state import facts_of, tensor_of
-from geco_core.validation import check_kl
+from geco_core.validation import check_gradient, check_kl
 
 __all__ = ["GECO"]
 
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 FORGOTTEN_AFTER = 1000
 
 
-class GECO(nn.Module):
+class GECO(OverRange, nn.Module):
     r"""Minimises the KL under constraints: no weight to tune, only tolerances.
 
     With several ranks (`torch.distributed`) every loss in training mode sends one small message,
@@ -87,19 +88,16 @@ class GECO(nn.Module):
         super().__init__()
         self._bare, named = named_constraints(constraints)
         update = chosen_update(update, total_steps)
+        self._ranged = check_update(update, named)
         self.process_group = process_group
         self.constraints = nn.ModuleDict(named)
         self._columns = Columns(named)
         self.multipliers = Multipliers(update, self._columns.total)
         # a tuple, because attributes that are modules are slow to look up
         self._multipliers = (self.multipliers,)
-        # what was seen since the last ascent, if anything: one element at most
-        self._pending: list[Seen] = []
-        # the losses since the last ascent
-        self._losses = 0
+        self._since = SinceAscent()
         # the sets of keywords that were found to be spelt well
         self._spelt: set[frozenset[str]] = {frozenset()}
-        self._last: tuple[Tensor, Tensor, Seen, Any] | None = None
         self._watch, self._skips = SaturationWatch(), SkipWatch()
 
     @property
@@ -121,7 +119,8 @@ class GECO(nn.Module):
                 :math:`(B, *)`, or whatever the constraints look at (mappings, distributions,
                 graphs), None if they look at neither. They may also be given by name; beside a
                 loss that is given by position or as `loss`, `kl` is passed on to the constraints.
-            batch: Passed on to the constraints (`labels=` for classification accuracy).
+            batch: Passed on to the constraints (`labels=` for classification accuracy). With a
+                range of tolerances, `kappa`: that of every example, :math:`(B,)`, or one number.
 
         Returns:
             A scalar to be minimised. In training mode it is remembered for :meth:`step`.
@@ -139,39 +138,44 @@ class GECO(nn.Module):
         check_kl(kl, x, multipliers.table)
         if batch and not torch.compiler.is_compiling():
             self._check_spelling(frozenset(batch))
+        group = self.process_group
+        # shared before the weights: all ranks must weigh their gradients alike
+        ranks = (group,) if training and not is_alone(group) else None
+        of_batch = self._along if self._ranged else self._at_once
+        loss, kl_mean, seen = of_batch(kl, x, reconstruction, batch, ranks)
+        if training:
+            self._remember(seen)
+        shape = x.shape if isinstance(x, Tensor) else shape_of(x)
+        self._since.last = (loss.detach(), kl_mean.detach(), seen, shape)
+        return loss
+
+    def _at_once(
+        self, kl: Tensor, x: Any, reconstruction: Any, batch: dict[str, Any], ranks: Ranks
+    ) -> tuple[Tensor, Tensor, Seen]:
+        """The loss, the mean KL and what the rule sees, with one tolerance for all examples."""
+        multipliers = self._multipliers[0]
         kl_mean = at_least_float32(kl).mean()
         measures, scales, elements = [], [], []
         relative = multipliers.update.relative
         for name, constraint in self._named_modules():
             measure = constraint.measure(name, kl, x, reconstruction, batch)
-            if training and not measure.value.requires_grad:
-                raise RuntimeError(
-                    f"in training mode constraint {name!r} must depend on parameters, but its "
-                    f"value has no gradient: call objective.eval() to evaluate, or check that "
-                    f"`reconstruction` was not detached"
-                )
+            if self.training:
+                check_gradient(measure.value, name)
             measures.append(measure)
             scales.append(constraint.scale if relative else 1.0)
             known = constraint.elements(x)
             elements.append(math.nan if known is None else known)
-        group = self.process_group
-        # shared before the weights: all ranks must weigh their gradients alike
-        ranks = (group,) if training and not is_alone(group) else None
         seen = multipliers.observe(kl_mean, measures, scales, elements, kl.shape[0], ranks)
-        loss = multipliers.weighted(kl_mean, measures, scales, seen)
-        if training:
-            self._remember(seen)
-        shape = x.shape if isinstance(x, Tensor) else shape_of(x)
-        self._last = (loss.detach(), kl_mean.detach(), seen, shape)
-        return loss
+        return multipliers.weighted(kl_mean, measures, scales, seen), kl_mean, seen
 
     def _remember(self, seen: Seen) -> None:
-        pending = self._pending
-        self._pending = [self._multipliers[0].joined(pending[0], seen) if pending else seen]
+        since = self._since
+        before = since.seen
+        since.seen = seen if before is None else self._multipliers[0].joined(before, seen)
         if torch.compiler.is_compiling():
             return  # a count in Python would lead to a compilation each time
-        self._losses += 1
-        if self._losses == FORGOTTEN_AFTER:
+        since.losses += 1
+        if since.losses == FORGOTTEN_AFTER:
             logger.warning(
                 "%d losses in training mode without objective.step(): the multipliers do not "
                 "move; call it once after each optimizer step, or objective.eval() before an "
@@ -181,7 +185,8 @@ class GECO(nn.Module):
 
     def _check_spelling(self, keywords: frozenset[str]) -> None:
         if keywords not in self._spelt:
-            check_keywords(keywords, self._constraints().values())
+            own = {"kappa"} if self._ranged else set()
+            check_keywords(keywords - own, self._constraints().values())
             self._spelt.add(keywords)
 
     def step(self) -> None:
@@ -196,16 +201,17 @@ class GECO(nn.Module):
         """
         if not self.training:
             return
-        pending, multipliers = self._pending, self._multipliers[0]
-        if not pending:
+        since, multipliers = self._since, self._multipliers[0]
+        seen = since.seen
+        if seen is None:
             raise RuntimeError(
                 "step() needs a loss computed in training mode since the last step(): call the "
                 "objective first"
             )
-        self._pending = []
-        multipliers.ascend(pending[0])
+        since.seen = None
+        multipliers.ascend(seen)
         if not torch.compiler.is_compiling():
-            self._losses = 0
+            since.losses = 0
             for watch in (self._watch, self._skips):
                 watch.tick(multipliers, self)
 
@@ -223,8 +229,8 @@ class GECO(nn.Module):
         m, scales = self.multipliers, self._scales()
         nan = m.table.new_full((), torch.nan)
         loss, kl, constraint, x = nan, nan, nan.expand(len(scales)), None
-        if self._last is not None:
-            loss, kl, seen, shape = self._last
+        if self._since.last is not None:
+            loss, kl, seen, shape = self._since.last
             constraint = m.in_tensors(seen).observation.violation
             if m.update.relative:
                 constraint = constraint * m.as_tensor(scales)
@@ -250,7 +256,7 @@ class GECO(nn.Module):
         named = multiplier if isinstance(multiplier, dict) else {"": multiplier}
         betas = {
             name: torch.full_like(one, torch.nan)
-            if self._last is None
+            if self._since.last is None
             else constraint.equivalent_beta(one, x).clone()
             for (name, one), constraint in zip(
                 named.items(), self._constraints().values(), strict=True
@@ -286,14 +292,15 @@ class GECO(nn.Module):
 
         Reads numbers from the device, so call it where you log and not at every step. Like
         :meth:`step` from time to time, :meth:`eval` and `state_dict`, it warns once in the log
-        `geco_core.saturation` of a constraint that cannot be reached: its multiplier is at the
-        upper bound while it is still violated.
+        `geco_core.multipliers.saturation` of a constraint that cannot be reached: its multiplier
+        is at its ceiling, while the violation no longer falls.
         """
         self._look()
         text = in_lines(self.multipliers, self._columns, self._constraints(), self._scales())
-        if self._losses >= FORGOTTEN_AFTER:
+        losses = self._since.losses
+        if losses >= FORGOTTEN_AFTER:
             text += (
-                f"\n{self._losses} losses since the last ascent: call step() once after each "
+                f"\n{losses} losses since the last ascent: call step() once after each "
                 f"optimizer step"
             )
         return text
@@ -311,7 +318,7 @@ class GECO(nn.Module):
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing more to do: it has been checked before anything was loaded."""
-        self._pending, self._last, self._losses = [], None, 0
+        self._since = SinceAscent()
         for watch in (self._watch, self._skips):
             watch.forget()
 
@@ -323,7 +330,7 @@ class GECO(nn.Module):
             for key, value in agreement.items():
                 found = (saved or {}).get(key)
                 # of its rows a saved table need only have those that all rules have
-                fits = found == value if key != "rows" else {*COMMON_ROWS} <= {*(found or ())}
+                fits = found == value if key != "rows" else has_common_rows(found or ())
                 if not fits:
                     raise ValueError(
                         f"the state was saved with {key} {found!r}, this objective has "
@@ -351,14 +358,6 @@ class GECO(nn.Module):
 
     def _constraints(self) -> dict[str, Constraint]:
         return dict(self._named_modules())
-
-    def _scales(self) -> list[float]:
-        # read anew each time: a tolerance may follow a schedule
-        return [
-            scale
-            for constraint in self._constraints().values()
-            for scale in [constraint.scale] * constraint.multipliers
-        ]
 
     def _agreement(self) -> dict[str, Any]:
         """What a saved state must have in common with this objective."""

@@ -42,9 +42,12 @@ class Columns:
         """The constraint of every multiplier, by a name of the multiplier."""
         labels = {}
         for name, constraint in named.items():
-            count = constraint.multipliers
-            for index in range(count):
-                labels[name if count == 1 else f"{name}[{index}]"] = constraint
+            if constraint.multipliers == 1:
+                labels[name] = constraint
+                continue
+            for index in range(constraint.multipliers):
+                label, one = constraint.of_multiplier(index)
+                labels[f"{name}[{label}]"] = one
         return labels
 
 
@@ -113,10 +116,13 @@ def in_lines(
             for field, values in fields_.items()
         }
         if isinstance(one["multiplier"], list):
-            lines.append(_of_groups(name, one, constraint))
+            lines.append(_of_several(name, one, constraint))
             continue
         state = "saturated" if one["saturated"] else "feasible" if one["feasible"] else "violated"
         violation = one["moving_average"]
+        if violation != violation and not one["skipped"]:
+            lines.append(f"{name}: no ascent yet")  # nor a multiplier that means anything
+            continue
         lines.append(
             f"{name}: {state}, violation {violation:.4g} ({violation / constraint.scale:+.2%} of "
             f"its scale), multiplier {one['multiplier']:.4g}"
@@ -126,15 +132,17 @@ def in_lines(
     return "\n".join(lines)
 
 
-def _of_groups(name: str, one: dict[str, Any], constraint: "Constraint") -> str:
-    violations, multipliers = one["moving_average"], one["multiplier"]
+def _of_several(name: str, one: dict[str, Any], constraint: "Constraint") -> str:
+    """Of groups of examples, or of the tolerances of a range."""
+    violations, multipliers, scales = one["moving_average"], one["multiplier"], constraint.scales
     seen = [index for index, value in enumerate(violations) if value == value]
-    text = f"{name}: {sum(one['feasible'])} of {len(violations)} groups feasible"
+    what = constraint.several
+    text = f"{name}: {sum(one['feasible'])} of {len(violations)} {what} feasible"
     if seen:
-        worst = max(seen, key=violations.__getitem__)
+        worst = max(seen, key=lambda index: violations[index] / scales[index])
         text += (
-            f", worst {worst}: violation {violations[worst]:.4g} "
-            f"({violations[worst] / constraint.scale:+.2%} of its scale), multiplier "
+            f", worst {constraint.of_multiplier(worst)[0]}: violation {violations[worst]:.4g} "
+            f"({violations[worst] / scales[worst]:+.2%} of its scale), multiplier "
             f"{multipliers[worst]:.4g}"
         )
     if sum(one["saturated"]):

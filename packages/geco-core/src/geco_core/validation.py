@@ -15,6 +15,7 @@ from geco_core.precision import at_least_float32
 
 __all__ = [
     "check_batch",
+    "check_gradient",
     "check_images",
     "check_kl",
     "check_number",
@@ -81,6 +82,20 @@ def check_violation(violation: Tensor, kl: Tensor, x: Any, name: str) -> Tensor:
             f"except the first"
         )
     return at_least_float32(violation)
+
+
+def check_gradient(value: Tensor, name: str) -> None:
+    """Checks that what a constraint says in training mode has a gradient.
+
+    Raises:
+        RuntimeError: If it has none.
+    """
+    if not value.requires_grad:
+        raise RuntimeError(
+            f"in training mode constraint {name!r} must depend on parameters, but its value has "
+            f"no gradient: call objective.eval() to evaluate, or check that `reconstruction` was "
+            f"not detached"
+        )
 
 
 def check_batch(kl: Tensor, x: Any) -> None:

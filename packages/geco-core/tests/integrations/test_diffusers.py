@@ -9,6 +9,6 @@ def module(recipe):
 
 
 def test_the_recipe_reaches_both_tolerances(module):
-    info = module.main().info
-    for name, kappa in (("RE", 0.15), ("FRE", 0.1)):
-        assert float(info.moving_average[name]) < 0.1 * kappa**2, name
+    objective = module.main()
+    for name, constraint in objective.constraints.items():
+        assert float(objective.info.moving_average[name]) < 0.05 * constraint.scale, name

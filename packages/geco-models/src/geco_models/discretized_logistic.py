@@ -30,7 +30,13 @@ class DiscretizedLogistic(Distribution):
     Args:
         loc: The location :math:`m`, in [0, 1] for most, any shape.
         scale: The scale :math:`s`, positive, of the same shape.
-        levels: The number of levels :math:`L`.
+        levels: The number of levels :math:`L`, at least 2.
+        validate_args: Whether arguments and values are checked, as for every distribution of
+            torch; None for torch's own default.
+
+    Raises:
+        TypeError: If `levels` is not an integer.
+        ValueError: If there are fewer than 2 levels, or `scale` is not positive.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {

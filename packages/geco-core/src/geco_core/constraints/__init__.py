@@ -10,10 +10,16 @@ from geco_core.constraints.network_features import NetworkFeatures
 from geco_core.constraints.proxy import Proxied
 from geco_core.constraints.rate import Rate
 from geco_core.constraints.reconstruction import ReconstructionError
-from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance import (
+    ComplementTolerance,
+    SquaredTolerance,
+    ToleranceConstraint,
+)
+from geco_core.constraints.tolerance_range import ToleranceRange
 
 __all__ = [
     "ClassificationAccuracy",
+    "ComplementTolerance",
     "Equality",
     "FeatureReconstructionError",
     "LocalMoments",
@@ -24,5 +30,7 @@ __all__ = [
     "Proxied",
     "Rate",
     "ReconstructionError",
+    "SquaredTolerance",
     "ToleranceConstraint",
+    "ToleranceRange",
 ]

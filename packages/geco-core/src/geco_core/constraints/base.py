@@ -60,14 +60,30 @@ class Constraint(nn.Module):
     #: How many multipliers it has.
     multipliers: int = 1
 
+    #: What several multipliers are about, in words.
+    several: str = "groups"
+
     def __init__(self, kappa: float | None = None) -> None:
         super().__init__()
-        self.kappa = kappa
+        self.kappa: Any = kappa
 
     @property
     def scale(self) -> float:
         r"""The positive unit :math:`s` of the relative violation :math:`C / s`."""
         return 1.0
+
+    @property
+    def scales(self) -> list[float]:
+        """The unit for each of its multipliers."""
+        return [self.scale] * self.multipliers
+
+    def of_multiplier(self, index: int) -> tuple[str, "Constraint"]:
+        """What one of several multipliers is about: a label, and the constraint it belongs to.
+
+        Args:
+            index: Which of them.
+        """
+        return str(index), self
 
     def forward(self, x: Any, reconstruction: Any, **batch: Any) -> Tensor:
         r"""Computes the violations.
@@ -301,6 +317,7 @@ def check_keywords(keywords: Iterable[str], constraints: Iterable[Constraint]) -
 
     Raises:
         TypeError: If a keyword that none takes is nearly one that some constraint takes.
+        ValueError: If `kappa`, the tolerances of the examples, is among them and none takes it.
     """
     known: set[str] = set()
     for constraint in constraints:
@@ -308,6 +325,11 @@ def check_keywords(keywords: Iterable[str], constraints: Iterable[Constraint]) -
             return  # it may take anything
         known |= constraint.keywords
     for key in keywords:
+        if key == "kappa" and key not in known:
+            raise ValueError(
+                "`kappa` is given, but the tolerances of this objective are fixed numbers; give "
+                "a constraint a range, kappa=ToleranceRange(low, high), or leave it out"
+            )
         near = [] if key in known else difflib.get_close_matches(key, sorted(known), n=1)
         if near:
             raise TypeError(

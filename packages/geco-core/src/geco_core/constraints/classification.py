@@ -19,14 +19,15 @@ from torch import Tensor
 
 from geco_core.constraints.frozen import check_differentiable, frozen, outputs_of
 from geco_core.constraints.reductions import mean_per_example
-from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance import ComplementTolerance
+from geco_core.constraints.tolerance_range import ToleranceRange
 from geco_core.precision import accumulation_dtype
 from geco_core.validation import check_images, check_number, whole
 
 __all__ = ["ClassificationAccuracy"]
 
 
-class ClassificationAccuracy(ToleranceConstraint):
+class ClassificationAccuracy(ComplementTolerance):
     r"""CLA: a classifier gives the right class at least the probability :math:`\kappa`.
 
     .. math:: C(x, g) = \kappa - l(x)^T c(g) \in [\kappa - 1, \kappa]
@@ -54,6 +55,9 @@ class ClassificationAccuracy(ToleranceConstraint):
         gradient_floor: :math:`\epsilon`; the gradient of a probability :math:`p` is taken as
             :math:`\max(p, \epsilon) \nabla \ln p`, which is exact from :math:`p = \epsilon` on
             and does not vanish below. 0 takes the exact gradient everywhere.
+        ignore_index: The integer label that stands for "not known"; examples or locations that
+            have it are left out. Nobody's class by default.
+        in_state: Whether the weights of a module belong to the `state_dict`.
 
     Raises:
         TypeError: If `kappa` is no number or `classifier` cannot be called.
@@ -62,13 +66,12 @@ class ClassificationAccuracy(ToleranceConstraint):
         RuntimeError: If a module cannot be copied.
     """
 
-    kappa_limit = 1.0
     reduction = "probability of the labelled class, mean over locations if there are several"
     keywords = frozenset({"labels"})
 
     def __init__(
         self,
-        kappa: float,
+        kappa: float | ToleranceRange,
         classifier: Callable[[Tensor], Tensor],
         *,
         outputs: Literal["logits", "probabilities"] = "logits",
@@ -84,11 +87,6 @@ class ClassificationAccuracy(ToleranceConstraint):
         self.ignore_index = whole("ignore_index", ignore_index, least=-(2**63))
         self.classifier = frozen(classifier, "classifier", in_state=in_state)
 
-    @property
-    def scale(self) -> float:
-        r"""The error that is allowed, :math:`1 - \kappa`."""
-        return 1 - self.kappa
-
     def forward(
         self, x: Tensor, reconstruction: Tensor, *, labels: Tensor | None = None, **batch: Any
     ) -> Tensor:
@@ -101,8 +99,7 @@ class ClassificationAccuracy(ToleranceConstraint):
                 soft) labels :math:`(B, K)`. Examples with the label `ignore_index`, or with
                 one-hot labels that are all 0, have none and are left out. Integers out of range
                 are an error on a CPU; on a GPU they stop the kernel, as in every loss of torch,
-                since checking them would
-                make the host wait.
+                since checking them would make the host wait.
             batch: Ignored.
 
         Returns:

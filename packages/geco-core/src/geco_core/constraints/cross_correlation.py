@@ -30,7 +30,8 @@ from geco_core.constraints.reductions import (
     mean_per_example,
     observed_examples,
 )
-from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance import ComplementTolerance
+from geco_core.constraints.tolerance_range import ToleranceRange
 from geco_core.precision import accumulation_dtype
 from geco_core.validation import check_images, positive
 
@@ -39,7 +40,7 @@ __all__ = ["PatchCrossCorrelation"]
 _LEAST = 1e-30  # of a variance in units of the example: its square root has no rounding yet
 
 
-class PatchCrossCorrelation(ToleranceConstraint):
+class PatchCrossCorrelation(ComplementTolerance):
     r"""PNCC: the mean correlation of corresponding patches is at least :math:`\kappa`.
 
     .. math:: C(x, g) = \text{mean}_i\bigl(\kappa - \psi(x, i)^T \psi(g, i)\bigr)
@@ -75,13 +76,11 @@ class PatchCrossCorrelation(ToleranceConstraint):
         tensor([1.7500])
     """
 
-    kappa_limit = 1.0
-
     keywords = frozenset({"mask"})
 
     def __init__(
         self,
-        kappa: float,
+        kappa: float | ToleranceRange,
         patch_size: int | Sequence[int] = 8,
         stride: int | Sequence[int] = 1,
         *,
@@ -102,11 +101,6 @@ class PatchCrossCorrelation(ToleranceConstraint):
             f"mean over patches of {self.patch_size} at stride {self.stride}, "
             f"{'each channel by itself' if self.per_channel else 'all channels together'}"
         )
-
-    @property
-    def scale(self) -> float:
-        r"""The correlation that may be missing, :math:`1 - \kappa`."""
-        return 1 - self.kappa
 
     def forward(
         self, x: Tensor, reconstruction: Tensor, *, mask: Tensor | None = None, **batch: Any

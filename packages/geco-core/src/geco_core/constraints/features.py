@@ -18,7 +18,8 @@ from geco_core.constraints.reductions import (
     mean_per_example,
     observed_examples,
 )
-from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance import SquaredTolerance
+from geco_core.constraints.tolerance_range import ToleranceRange
 from geco_core.precision import accumulation_dtype
 from geco_core.validation import check_images, positive
 
@@ -81,7 +82,7 @@ class LocalMoments(nn.Module):
         return f"size={self.size}, stride={self.stride}, eps={self.eps:g}"
 
 
-class FeatureReconstructionError(ToleranceConstraint):
+class FeatureReconstructionError(SquaredTolerance):
     r"""FRE: the mean squared error of an example's features is at most :math:`\kappa^2`.
 
     .. math:: C(x, g) = \text{mean}_j \bigl(f(x)_j - f(g)_j\bigr)^2 - \kappa^2
@@ -122,15 +123,14 @@ class FeatureReconstructionError(ToleranceConstraint):
     keywords = frozenset({"mask"})
 
     def __init__(
-        self, kappa: float, features: Callable[[Tensor], Any], *, in_state: bool = False
+        self,
+        kappa: float | ToleranceRange,
+        features: Callable[[Tensor], Any],
+        *,
+        in_state: bool = False,
     ) -> None:
         super().__init__(kappa)
         self.features = frozen(features, "features", in_state=in_state)
-
-    @property
-    def scale(self) -> float:
-        r"""The allowed mean squared error of the features, :math:`\kappa^2`."""
-        return self.kappa**2
 
     def forward(
         self, x: Tensor, reconstruction: Tensor, *, mask: Tensor | None = None, **batch: Any

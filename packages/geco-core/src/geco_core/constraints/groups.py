@@ -63,7 +63,8 @@ class PerGroup(Constraint):
     @property
     def kappa(self) -> float | None:
         """The tolerance of the constraint."""
-        return self.constraint.kappa
+        kappa: float | None = self.constraint.kappa
+        return kappa
 
     @kappa.setter
     def kappa(self, value: float | None) -> None:

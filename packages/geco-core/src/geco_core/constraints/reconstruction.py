@@ -17,7 +17,7 @@ from geco_core.constraints.reductions import (
     mean_per_example,
     observed_examples,
 )
-from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance import SquaredTolerance
 from geco_core.precision import accumulation_dtype
 from geco_core.validation import check_images
 
@@ -27,7 +27,7 @@ __all__ = ["ReconstructionError"]
 _mean_squared_error = torch.ops.aten.mse_loss.default
 
 
-class ReconstructionError(ToleranceConstraint):
+class ReconstructionError(SquaredTolerance):
     r"""RE: the mean squared error of an example is at most :math:`\kappa^2`.
 
     .. math:: C(x, g) = \frac{\sum_j w_j (x_j - g_j)^2}{\sum_j w_j} - \kappa^2
@@ -53,11 +53,6 @@ class ReconstructionError(ToleranceConstraint):
 
     reduction = "mean over the elements of an example"
     keywords = frozenset({"mask", "weights"})
-
-    @property
-    def scale(self) -> float:
-        r"""The allowed mean squared error :math:`\kappa^2`."""
-        return self.kappa**2
 
     def forward(
         self,

@@ -1,6 +1,7 @@
 r"""What was seen of the constraints: in one batch, on several ranks, since the last ascent."""
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from geco_core.reduction import sum_over_ranks
 if TYPE_CHECKING:
     from torch import distributed as dist
 
-__all__ = ["Seen"]
+__all__ = ["Seen", "SinceAscent"]
 
 
 class Seen(NamedTuple):
@@ -23,6 +24,8 @@ class Seen(NamedTuple):
     """The examples behind each violation, None where they are all examples."""
     examples: int | Tensor
     """The examples behind the loss."""
+    ranges: tuple[slice, ...] = ()
+    """The multipliers that are knots of a range, for each range."""
 
     @property
     def on_host(self) -> bool:
@@ -35,18 +38,21 @@ class Seen(NamedTuple):
         local = cast("int", self.examples)
         counts = torch.full_like(violation, float(local)) if self.counts is None else self.counts
         grouped = isinstance(share, Tensor)
-        parts = [violation * counts, counts, torch.stack([loss, torch.ones_like(loss)]) * local]
+        single = loss.ndim == 0
+        weight = local if single else counts
+        parts = [violation * counts, counts, torch.full_like(counts[:1], local)]
+        parts.append((loss * weight).reshape(-1))
         if grouped:
             parts.append(share * local)
-        columns = len(violation)
         summed = sum_over_ranks(torch.cat(parts), group)
-        violation, counts = summed[:columns], summed[columns : 2 * columns]
-        loss, examples = summed[2 * columns], summed[2 * columns + 1]
-        share = summed[2 * columns + 2 :] / examples if grouped else share
-        seen = Observation(
-            violation / torch.where(counts > 0, counts, 1.0), loss / examples, elements, share
-        )
-        return Seen(seen, counts, examples)
+        sizes = [len(part) for part in parts]
+        violation, counts, examples, loss, *rest = torch.split(summed, sizes)
+        examples = examples[0]
+        known = torch.where(counts > 0, counts, 1.0)
+        loss = loss[0] / examples if single else loss / known
+        share = rest[0] / examples if grouped else share
+        seen = Observation(violation / known, loss, elements, share)
+        return Seen(seen, counts, examples, self.ranges)
 
     def joined_with(self, other: "Seen") -> "Seen":
         """The means over the examples of both; both in tensors."""
@@ -56,16 +62,47 @@ class Seen(NamedTuple):
         violation = one.violation * ours + two.violation * theirs
         examples = self.examples + other.examples
         part, rest = self.examples / examples, other.examples / examples
+        known = torch.where(total > 0, total, 1.0)
+        if one.loss.ndim:
+            loss = (one.loss * ours + two.loss * theirs) / known
+        else:
+            loss = one.loss * part + two.loss * rest
         observation = Observation(
-            violation / torch.where(total > 0, total, 1.0),
-            one.loss * part + two.loss * rest,
+            violation / known,
+            loss,
             two.elements,
             one.share * part + two.share * rest if isinstance(two.share, Tensor) else two.share,
         )
-        return Seen(observation, total, examples)
+        return Seen(observation, total, examples, self.ranges)
+
+    def enough(self) -> Tensor | None:
+        """Of which multipliers something was seen, :math:`(L,)`; None for all.
+
+        Of a knot half an example at least: its neighbour knows more of one that lies further off.
+        """
+        if self.counts is None:
+            return None
+        enough = self.counts > 0
+        for where in self.ranges:
+            counts = self.counts[where]
+            half = counts * self.examples >= 0.5 * counts.sum()
+            enough = torch.cat([enough[: where.start], enough[where] & half, enough[where.stop :]])
+        return enough
 
     def _counts(self) -> Tensor:
         if self.counts is not None:
             return self.counts
         violation: Tensor = self.observation.violation
         return torch.ones_like(violation) * self.examples
+
+
+@dataclass(slots=True)
+class SinceAscent:
+    """What an objective remembers; apart, because assignments to a module are slow."""
+
+    seen: Seen | None = None
+    """What was seen since the last ascent, if anything."""
+    losses: int = 0
+    """How many losses there were since the last ascent."""
+    last: tuple[Tensor, Tensor, Seen, Any] | None = None
+    """The loss, the KL, what was seen and the data's shape of the last call."""

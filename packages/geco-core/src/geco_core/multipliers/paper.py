@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from geco_core.multipliers.arithmetic import Arithmetic, Number
-from geco_core.multipliers.update import ColumnUpdate, Observation
+from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, Observation
 from geco_core.validation import check_number
 
 __all__ = ["PaperUpdate"]
@@ -45,6 +45,11 @@ class PaperUpdate(ColumnUpdate):
         object.__setattr__(self, "decay", check_number("decay", self.decay, 0.0, 1.0))
 
     @property
+    def rows(self) -> tuple[str, ...]:
+        """The common rows, and the logarithm, which neither overflows nor ends at 0."""
+        return (*COMMON_ROWS, "log_multiplier")
+
+    @property
     def relative(self) -> bool:
         """False: Algorithm 1 knows no scale."""
         return False
@@ -58,7 +63,7 @@ class PaperUpdate(ColumnUpdate):
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
     ) -> tuple[Number, Number]:
         r""":math:`\lambda`, and nothing is divided."""
-        return m.exp(column["log_multiplier"]), 0.0
+        return column["multiplier"], 0.0
 
     def move(
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation
@@ -66,8 +71,10 @@ class PaperUpdate(ColumnUpdate):
         """One line of Algorithm 1."""
         moved = self.decay * column["moving_average"] + (1.0 - self.decay) * seen.violation
         average = m.where(column["ascents"] == 0, seen.violation, moved)
+        log_multiplier = column["log_multiplier"] + self.rate * average
         return {
-            "log_multiplier": column["log_multiplier"] + self.rate * average,
+            "multiplier": m.exp(log_multiplier),
+            "log_multiplier": log_multiplier,
             "moving_average": average,
             "ascents": column["ascents"] + 1.0,
         }

@@ -34,6 +34,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from geco_core.multipliers.arithmetic import Arithmetic, Number
+from geco_core.multipliers.ceiling import TINY, Sizes, highest_multiplier
 from geco_core.multipliers.outlook import Outlook
 from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUpdate, Observation
 from geco_core.validation import check_number, whole
@@ -47,20 +48,6 @@ RESPONSE = 2.5
 # error at any multiplier; near 0 both are alike, so that noise is not rectified
 LARGEST_FALL, LARGEST_RISE, LEARNING_RISE = 2.0, 2.0, 1.0
 LARGEST_GAIN = 1e3
-# the ceiling in units of d: at the tolerance, its rise with the violation, where that ends
-CEILING, CEILING_SLOPE, CEILING_RANGE = 0.75, 5.0, 0.65
-# the ceiling at the tolerance at the end of a run whose length is known
-LATE_CEILING = 4.0
-# and never above so many times the loss, beyond which hardly any of the error answers; but a loss
-# of 0, as that of an encoder that starts at 0, must not keep the multiplier there
-DEAREST, LEAST_CEILING = 50.0, 10.0
-# the ceiling of constraints that have a scale but no d, in units of the loss
-LOSS_CEILING, LOSS_SLOPE = 10.0, 40.0
-# the ceiling where not even the scale is known, in units of the loss
-FREE_CEILING = 1e5
-# a ceiling that holds the multiplier back although learning has come to rest is lifted by this
-# much per ascent, up to the multiplier to which 0.8% of the error answers
-LIFT, LEAST_SHARE = 1e-3, 0.008
 # learning has come to rest where over so many ascents the error has not fallen by this share
 WINDOW, STANDSTILL, PATIENCE = 400.0, 0.01, 200.0
 # the noise that may remain in the proportional average and in the integral's input
@@ -71,7 +58,6 @@ FASTEST, SLOWEST = 0.1, 0.005
 PERSISTENCE, REVERSAL, GAIN_RANGE = 1.003, 0.86, 10.0
 # ascents over which an unknown scale and the size of the loss are taken
 SETTLING = 10.0
-TINY = 1e-30
 AT_CEILING = 0.99
 
 
@@ -168,7 +154,7 @@ class RobustUpdate(ColumnUpdate):
         rows = self.rows
         start = self._start
         if start is not None:
-            table[0] = math.log(start) if start > 0 else -math.inf
+            table[0] = start
         table[rows.index("steady_multiplier")] = -1.0
         table[rows.index("own_gain")] = 1.0
         return table
@@ -243,7 +229,17 @@ class RobustUpdate(ColumnUpdate):
         still = (ascents > WINDOW) & (fall < STANDSTILL + unsure)
         resting = m.where(full, m.where(still, 1.0, 0.0), column["resting"])
         rests = violated & (resting > 0)
-        ceiling, lift = self._ceiling(m, column, seen, slow, w, first, loss, rests, unit)
+        sizes = Sizes(seen.elements, first, loss, w)
+        late = (
+            0.0
+            if self.total_steps is None
+            else m.clip(2.0 * ascents / self.total_steps - 1.0, 0.0, 1.0)
+        )
+        ceiling, lift = highest_multiplier(m, sizes, slow, column["lift"], rests, late)
+        if self.bounds is not None:
+            ceiling = self.bounds[1] * unit
+        elif self.rate == 0:  # a fixed multiplier stays what it is
+            ceiling = math.inf * w
         steady = self._step(m, steady, self.rate * (quick / FASTEST) * push, w)
         steady = m.minimum(steady, ceiling)
         multiplier = self._step(m, steady, self.gain * own * m.asinh(prop), w)
@@ -259,11 +255,11 @@ class RobustUpdate(ColumnUpdate):
         persists = (m.minimum(fast, slow) > 0) | (m.maximum(fast, slow) < 0)
         persists = persists & (m.abs(fast) > 0.7 * m.abs(slow))
         persists = persists & (m.abs(fast) > m.sqrt(2.0 * quick * noise))
-        own_gain = column["own_gain"] * m.where(
-            reversed_, REVERSAL, m.where(persists, PERSISTENCE, 1.0)
-        )
+        own_gain = column["own_gain"]
+        grown = m.where(persists, PERSISTENCE * own_gain, own_gain)
+        own_gain = m.where(reversed_, REVERSAL * own_gain, grown)
         return {
-            "log_multiplier": m.log(multiplier),
+            "multiplier": multiplier,
             "moving_average": slow * unit,
             "ascents": ascents,
             "steady_multiplier": steady,
@@ -291,7 +287,7 @@ class RobustUpdate(ColumnUpdate):
     def outlook(self, table: Tensor) -> Outlook:
         """By :math:`1 / A`, for constraints that know their elements."""
         rows = self.columns(table)
-        share = (rows["loss_average"] / RESPONSE / rows["log_multiplier"].exp()).clamp(max=1.0)
+        share = (rows["loss_average"] / RESPONSE / rows["multiplier"]).clamp(max=1.0)
         share = share.masked_fill(rows["elements"] <= 0, math.nan)
         least, error = rows["least_average"], 1.0 + rows["moving_average"]
         return Outlook(least, error * (1.0 - share) - 1.0, share)
@@ -302,51 +298,11 @@ class RobustUpdate(ColumnUpdate):
         fixed = self.rate == 0 and self.gain == 0
         return 1.0 if fixed and self.initial is None else self.initial
 
-    def _ceiling(
-        self,
-        m: Arithmetic,
-        column: Mapping[str, Number],
-        seen: Observation,
-        slow: Number,
-        w: Number,
-        first: Number,
-        loss: Number,
-        rests: Number,
-        unit: Number,
-    ) -> tuple[Number, Number]:
-        """The highest multiplier, and the logarithm of how far it has been lifted."""
-        known, scaled = seen.elements > 0, seen.elements != 0
-        free = FREE_CEILING * m.maximum(m.maximum(first, loss), TINY)
-        violated, lowest = m.maximum(slow, 0.0), CEILING + 0.0 * slow
-        if self.total_steps is not None:
-            # what is still missing late in the run is worth a higher price
-            late = m.clip(2.0 * (column["ascents"] + 1.0) / self.total_steps - 1.0, 0.0, 1.0)
-            lowest = CEILING + (LATE_CEILING - CEILING) * late
-        highest = CEILING + CEILING_SLOPE * CEILING_RANGE
-        asked = m.minimum(lowest + CEILING_SLOPE * violated, highest)
-        dearest = m.maximum(DEAREST * loss, LEAST_CEILING)
-        base = m.minimum(seen.elements * asked, dearest)
-        # without d the loss alone tells what is dear; the first one, where it falls towards 0
-        other = m.minimum(LOSS_CEILING + LOSS_SLOPE * violated, DEAREST) * loss
-        other = m.maximum(m.maximum(other, DEAREST * first), LEAST_CEILING)
-        base = m.where(known, base, other)
-        lift = m.clip(
-            column["lift"] + m.where(rests, LIFT, m.where(slow < 0, -2.0 * LIFT, 0.0)), 0.0, 50.0
-        )
-        ratio = m.maximum(w / (LEAST_SHARE * m.maximum(base, TINY)), 1.0)
-        lift = m.minimum(lift, m.log(ratio))
-        lift = m.where(scaled, lift, 0.0)
-        if self.bounds is not None:
-            return self.bounds[1] * unit, lift
-        if self.rate == 0:  # a fixed multiplier stays what it is
-            return free * math.inf, lift
-        return m.where(scaled, base * m.exp(lift), free), lift
-
     def _multiplier(
         self, m: Arithmetic, column: Mapping[str, Number], seen: Observation, unit: Number
     ) -> Number:
         """The multiplier in use, in the declared scale; before the first ascent, the start."""
-        now = m.exp(column["log_multiplier"])
+        now = column["multiplier"]
         if self._start is not None:
             return now
         size = m.abs(seen.loss) + 0.0 * seen.violation
@@ -361,8 +317,11 @@ class RobustUpdate(ColumnUpdate):
     def _step(m: Arithmetic, multiplier: Number, change: Number, w: Number) -> Number:
         """A step on the scale that is linear below w, down to 0, and logarithmic above."""
         ratio = multiplier / w
-        place = m.where(ratio > 1.0, m.log(m.maximum(ratio, 1.0)), ratio - 1.0) + change
-        return w * m.where(place > 0, m.exp(m.clip(place, 0.0, 80.0)), m.maximum(1.0 + place, 0.0))
+        # both branches have value and slope 1 at w; no digits are lost near 0
+        place = m.where(ratio > 1.0, 1.0 + m.log(m.maximum(ratio, 1.0)), ratio) + change
+        return w * m.where(
+            place > 1.0, m.exp(m.clip(place - 1.0, 0.0, 80.0)), m.maximum(place, 0.0)
+        )
 
     @staticmethod
     def _next_unit(m: Arithmetic, column: Mapping[str, Number], seen: Observation) -> Number:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from geco_core.constraints.base import Constraint
+from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance_range import Scale, tightest_met
+from geco_core.feasibility import TOLERANCE
 from geco_core.multipliers.state import Multipliers
 from geco_core.multipliers.watch import Labelled, Watch
 
@@ -30,12 +33,22 @@ class SaturationWatch(Watch):
         saturated = multipliers.saturated().tolist()
         named = dict(labelled.items())
         scales = [constraint.scale for constraint in named.values()]
-        for i, (name, constraint) in enumerate(named.items()):
+        within: set[int] = set()
+        for name, where, constraint, along in labelled.ranges():
+            within |= {*range(where.start, where.stop)}
+            if not any(saturated[where]):
+                self._said.discard(name)
+            elif name not in self._said:
+                self._said.add(name)
+                _warn_range(name, constraint, along, where, multipliers, scales)
+        for i, (name, one) in enumerate(named.items()):
+            if i in within:
+                continue
             if not saturated[i]:
                 self._said.discard(name)
             elif name not in self._said:
                 self._said.add(name)
-                _warn(name, constraint, i, multipliers, scales)
+                _warn(name, one, i, multipliers, scales)
 
 
 def _warn(
@@ -59,6 +72,40 @@ def _warn(
         constraint.kappa,
         multiplier,
         _outlook(column, multipliers, scales),
+    )
+
+
+def _warn_range(
+    name: str,
+    constraint: ToleranceConstraint,
+    along: Scale,
+    where: slice,
+    multipliers: Multipliers,
+    scales: Sequence[float],
+) -> None:
+    allowed = multipliers.as_tensor(scales)[where]
+    average = multipliers.moving_average(scales)[where]
+    met = (average / allowed <= TOLERANCE).tolist()
+    reached = constraint.tolerance(average + allowed).tolist()
+    kappa = along.at_knots()
+    tightest = tightest_met(kappa, reached, met)
+    if tightest == tightest:
+        said = (
+            f"the {along.tighter} tolerance that is met is about {tightest:.4g}: let the range end"
+        )
+        said += " there"
+    else:
+        said = f"no tolerance of the range is met, the model reaches {reached[-1]:.4g} in place "
+        said += f"of {kappa[-1]:.4g}: give the range another place"
+    logger.warning(
+        "constraint %r is not reached along the whole of its range %s: in place of kappa %.4g the "
+        "model reaches %.4g, while the multiplier is saturated at its upper bound; %s, train "
+        "longer or enlarge the model; training goes on at the best trade-off",
+        name,
+        along.ends,
+        kappa[0],
+        reached[0],
+        said,
     )
 
 

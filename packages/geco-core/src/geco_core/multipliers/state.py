@@ -1,8 +1,7 @@
 """The multipliers' memory: a small table on the device, its ascent, what can be read from it."""
 
 from array import array
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -15,10 +14,11 @@ from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUp
 if TYPE_CHECKING:
     from torch import distributed as dist
 
-__all__ = ["Multipliers"]
+__all__ = ["Multipliers", "has_common_rows"]
 
 _CODES: dict[torch.dtype, Literal["f", "d"]] = {torch.float32: "f", torch.float64: "d"}
 _HALVES = (torch.float16, torch.bfloat16)
+_LOGARITHM = "log_multiplier"
 SKIPPED = COMMON_ROWS.index("skipped")
 #: The largest number of float32.
 LARGEST = torch.finfo(torch.float32).max
@@ -27,7 +27,7 @@ FEW = 8
 
 
 class Multipliers(nn.Module):
-    r"""Log-multipliers, moving averages and counts of :math:`L` multipliers.
+    r"""Multipliers, moving averages and counts of :math:`L` multipliers.
 
     All of it is one buffer and never a parameter: no optimizer moves a multiplier, and an ascent
     costs the same few operations for one multiplier and for many. Violations come in the units
@@ -48,7 +48,7 @@ class Multipliers(nn.Module):
         self.update = update
         self.register_buffer("table", _at_least_float32(update.table(count)))
         # the table in plain numbers, which table it is, and in which version
-        self._known: tuple[Tensor, int, list[list[float]]] | None = None
+        self._known: tuple[Tensor, int, Sequence[Mapping[str, float]]] | None = None
         self._staging: tuple[array[float], Tensor] | None = None
         self._constants: dict[tuple[float, ...], Tensor] = {}
 
@@ -72,9 +72,7 @@ class Multipliers(nn.Module):
             ranks: The process group, in a tuple, whose ranks see a part of the batch each; None
                 where this process sees all of it.
         """
-        if self.table.dtype in _HALVES:
-            # whoever converts buffers behind the module's back, as FSDP's `buffer_dtype` does
-            self.table = self.table.float()
+        self.widen()
         plain = all(
             m.examples is None
             and m.share is None
@@ -99,12 +97,18 @@ class Multipliers(nn.Module):
         observation = Observation(
             torch.cat(values),
             loss.detach().to(self.table.dtype),
-            self._constant(known),
+            self.constant(known),
             1.0 if all(m.share is None for m in measures) else _joined(shares, values[0]),
         )
         whole = all(m.examples is None for m in measures)
         here = Seen(observation, None if whole else _joined(counts, values[0]), examples)
         return here if ranks is None else here.over_ranks(*ranks)
+
+    def widen(self) -> None:
+        """Makes the table float32 at least, whatever was done to it."""
+        if self.table.dtype in _HALVES:
+            # whoever converts buffers behind the module's back, as FSDP's `buffer_dtype` does
+            self.table = self.table.float()
 
     def weighted(
         self, loss: Tensor, measures: Sequence[Measure], scales: Sequence[float], seen: Seen
@@ -135,9 +139,9 @@ class Multipliers(nn.Module):
         scales: Sequence[float],
         observation: Observation,
     ) -> Tensor:
-        update, rows = cast("ColumnUpdate", self.update), self._rows(self.table)
-        columns = _by_column(observation)
-        loss_weight, weights = update.host_weights(rows, columns)
+        update, columns = cast("ColumnUpdate", self.update), self._columns(self.table)
+        each = _by_column(observation)
+        loss_weight, weights = update.host_weights(columns, each)
         total = loss * loss_weight
         for m, weight, scale in zip(measures, weights, scales, strict=True):
             # a rule without bounds may run away, which is infinite and no error
@@ -145,9 +149,9 @@ class Multipliers(nn.Module):
             total = torch.add(total, m.value, alpha=alpha)
         if update.straight_through:
             # the value of the average with the gradient of the batch
-            averages = update.host_advance(rows, columns)[1]
-            pairs = zip(weights, averages, observation.violation, strict=True)
-            total = total + sum(w * (average - value) for w, average, value in pairs)
+            moved = update.host_advance(columns, each)
+            pairs = zip(weights, moved, observation.violation, strict=True)
+            total = total + sum(w * (to["moving_average"] - value) for w, to, value in pairs)
         return total
 
     def ascend(self, seen: Seen) -> None:
@@ -156,7 +160,7 @@ class Multipliers(nn.Module):
         Without a finite loss none moves. Multipliers of which no example was seen stay as they
         are, uncounted.
         """
-        table, (observation, counts, _) = self.table, seen
+        table, observation, enough = self.table, seen.observation, seen.enough()
         if seen.on_host:
             self._ascend_on_host(observation)
             return
@@ -170,8 +174,8 @@ class Multipliers(nn.Module):
         # nothing but a finite number is 0 after taking itself away
         finite = (violation - violation).add(loss - loss).eq(0.0)
         moved = torch.where(finite, moved, kept)
-        if counts is not None:
-            moved = torch.where(counts > 0, moved, table)
+        if enough is not None:
+            moved = torch.where(enough, moved, table)
         if torch.compiler.is_compiling():
             # compiled together with the loss, a table changed in place would be read by a
             # backward that recomputes the weights: wrong gradients without an error
@@ -189,7 +193,7 @@ class Multipliers(nn.Module):
             return seen
         violation, loss, elements, share = seen.observation
         values = (self.as_tensor(violation), self.as_tensor([loss])[0], self.as_tensor(elements))
-        return Seen(Observation(*values, share), seen.counts, seen.examples)
+        return seen._replace(observation=Observation(*values, share))
 
     def _on_host(self, columns: int) -> bool:
         """Whether plain numbers may be used: in host memory, known, and not being traced."""
@@ -206,18 +210,20 @@ class Multipliers(nn.Module):
 
     def _ascend_on_host(self, observation: Observation) -> None:
         table, update = self.table, cast("ColumnUpdate", self.update)
-        rows = update.host_advance(self._rows(table), _by_column(observation))
+        columns = update.host_advance(self._columns(table), _by_column(observation))
         # a tensor over memory that is written as plain numbers: much quicker than torch.tensor
         memory, view = self._staging or self._stage(table)
         if view.dtype is not table.dtype or view.shape != table.shape:
             memory, view = self._stage(table)
-        memory[:] = array(_CODES[table.dtype], chain.from_iterable(rows))
+        rows, width = tuple(columns[0]), len(columns)
+        numbers = [column[row] for row in rows for column in columns]
+        memory[:] = array(_CODES[table.dtype], numbers)
         table.copy_(view)
         # what the table holds and not what was computed: a resumed run reads the former
-        flat, width = memory.tolist(), table.shape[1]
-        rows = [flat[i : i + width] for i in range(0, len(flat), width)]
+        held = memory.tolist()
+        columns = [dict(zip(rows, held[i::width], strict=True)) for i in range(width)]
         # straight into the dictionary: a module's own assignment is slow
-        self.__dict__["_known"] = (table, table._version, rows)
+        self.__dict__["_known"] = (table, table._version, columns)
 
     def _stage(self, table: Tensor) -> "tuple[array[float], Tensor]":
         """Memory of the table's kind, and a tensor of the table's shape over it."""
@@ -226,24 +232,25 @@ class Multipliers(nn.Module):
         self.__dict__["_staging"] = memory, view
         return memory, view
 
-    def _rows(self, table: Tensor) -> list[list[float]]:
+    def _columns(self, table: Tensor) -> Sequence[Mapping[str, float]]:
         """The table in plain numbers, read anew only where somebody else has changed it."""
         known = self._known
         if known is not None and known[0] is table and known[1] == table._version:
             return known[2]
-        rows: list[list[float]] = table.tolist()
-        self.__dict__["_known"] = (table, table._version, rows)
-        return rows
+        rows = self.update.rows
+        columns = [dict(zip(rows, column, strict=True)) for column in table.t().tolist()]
+        self.__dict__["_known"] = (table, table._version, columns)
+        return columns
 
     def multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers :math:`\lambda` of the violations in their own units, :math:`(L,)`."""
-        value = self.table[0].exp()
-        return value / self.as_tensor(scales) if self.update.relative else value
+        value = self.table[0]
+        return value / self.as_tensor(scales) if self.update.relative else value.clone()
 
     def relative_multiplier(self, scales: Sequence[float]) -> Tensor:
         r"""The multipliers times the scales, :math:`(L,)`."""
-        value = self.table[0].exp()
-        return value if self.update.relative else value * self.as_tensor(scales)
+        value = self.table[0]
+        return value.clone() if self.update.relative else value * self.as_tensor(scales)
 
     def moving_average(self, scales: Sequence[float]) -> Tensor:
         """The moving averages of the violations in their own units, NaN before the first."""
@@ -265,9 +272,12 @@ class Multipliers(nn.Module):
     def with_rows(self, table: Tensor, rows: Sequence[str]) -> Tensor:
         """A saved table in the rule's rows: those that it lacks are as at the start."""
         own = _at_least_float32(self.update.table(table.shape[1])).to(table.device, copy=True)
+        saved = dict(zip(rows, table, strict=True))
+        if "multiplier" not in saved:  # as the first version wrote it
+            saved["multiplier"] = saved[_LOGARITHM].exp()
         for index, row in enumerate(self.update.rows):
-            if row in rows:
-                own[index] = table[list(rows).index(row)]
+            if row in saved:
+                own[index] = saved[row]
         return own
 
     def extra_repr(self) -> str:
@@ -282,7 +292,7 @@ class Multipliers(nn.Module):
         """Numbers as a tensor of the table's kind."""
         return torch.tensor(values, dtype=self.table.dtype, device=self.table.device)
 
-    def _constant(self, values: Sequence[float]) -> Tensor:
+    def constant(self, values: Sequence[float]) -> Tensor:
         """Numbers that hardly ever change as a tensor, without sending them each time."""
         if torch.compiler.is_compiling() or type(self.table) is not Tensor:
             return self.as_tensor(values)
@@ -307,6 +317,12 @@ class Multipliers(nn.Module):
         if self.table.dtype in _HALVES:
             self.table = before.to(self.table.device)
         return self
+
+
+def has_common_rows(rows: Iterable[str]) -> bool:
+    """Whether a saved table has what all rules need, as this or the first version wrote it."""
+    # the first version held the logarithm in place of the multiplier
+    return {*COMMON_ROWS} <= {"multiplier" if row == _LOGARITHM else row for row in rows}
 
 
 def _by_column(observation: Observation) -> list[Observation]:

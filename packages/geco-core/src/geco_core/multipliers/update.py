@@ -15,7 +15,7 @@ Nothing in either may wait for the device, and all of it can be compiled.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,9 +25,9 @@ from geco_core.multipliers.outlook import Outlook
 
 __all__ = ["COMMON_ROWS", "ColumnUpdate", "MultiplierUpdate", "Observation"]
 
-#: The rows that every rule has: logarithm of the multiplier, moving average of the violation,
-#: number of ascents made, number of ascents skipped because a value was not finite.
-COMMON_ROWS = ("log_multiplier", "moving_average", "ascents", "skipped")
+#: The rows that every rule has: the multiplier, the moving average of the violation, the number
+#: of ascents made, the number of ascents skipped because a value was not finite.
+COMMON_ROWS = ("multiplier", "moving_average", "ascents", "skipped")
 
 
 class Observation(NamedTuple):
@@ -40,7 +40,8 @@ class Observation(NamedTuple):
     violation: Number
     """The mean violation, in the units of the rule; 0 where nothing was observed."""
     loss: Number
-    """The mean of the KL or other loss that is minimised, a scalar."""
+    """The mean of the KL or other loss that is minimised, a scalar; :math:`(L,)` where
+    multipliers belong to tolerances of a range, of the examples near each."""
     elements: Number
     """The elements of an example that the constraint is a mean over, NaN where unknown."""
     share: Number
@@ -51,8 +52,8 @@ class MultiplierUpdate(ABC):
     r"""A rule for the multipliers' ascent.
 
     A rule that is :attr:`relative` works on the relative violations :math:`C / s`, with
-    :math:`s` the constraint's scale, and so do the rows of its table: its log-multiplier is
-    :math:`\ln(\lambda s)`.
+    :math:`s` the constraint's scale, and so do the rows of its table: its multiplier is
+    :math:`\lambda s`.
     """
 
     __slots__ = ()
@@ -73,12 +74,14 @@ class MultiplierUpdate(ABC):
         return False
 
     def table(self, constraints: int) -> Tensor:
-        r"""The table at the start, :math:`(\text{rows}, L)`, zeros unless overridden.
+        r"""The table at the start, :math:`(\text{rows}, L)`: zeros, and multipliers of 1.
 
         In float32 at least, whatever the default dtype.
         """
         dtype = torch.promote_types(torch.float32, torch.get_default_dtype())
-        return torch.zeros(len(self.rows), constraints, dtype=dtype)
+        table = torch.zeros(len(self.rows), constraints, dtype=dtype)
+        table[0] = 1.0
+        return table
 
     @abstractmethod
     def weights(self, table: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
@@ -181,27 +184,24 @@ class ColumnUpdate(MultiplierUpdate):
         return torch.stack([moved[row] for row in self.rows])
 
     def host_weights(
-        self, rows: Sequence[Sequence[float]], seen: Sequence[Observation]
+        self, columns: Sequence[Mapping[str, float]], seen: Sequence[Observation]
     ) -> tuple[float, list[float]]:
-        """The formula on numbers: a table as a list of rows, one observation per column."""
-        names, total, weights = self.rows, 0.0, []
-        for column, one in zip(zip(*rows, strict=True), seen, strict=True):
-            weight, adds = self.weigh(NUMBERS, dict(zip(names, column, strict=True)), one)
+        """The formula on numbers: the rows by name and one observation for each column."""
+        total, weights = 0.0, []
+        for column, one in zip(columns, seen, strict=True):
+            weight, adds = self.weigh(NUMBERS, column, one)
             weights.append(weight)
             total += adds
         kl_weight = 1.0 / self.divisor(NUMBERS, total)
         return kl_weight, [weight * kl_weight for weight in weights]
 
     def host_advance(
-        self, rows: Sequence[Sequence[float]], seen: Sequence[Observation]
-    ) -> list[list[float]]:
+        self, columns: Sequence[Mapping[str, float]], seen: Sequence[Observation]
+    ) -> list[Mapping[str, float]]:
         """The formula on numbers; columns that are not finite are kept and counted."""
-        names, columns = self.rows, []
-        for column, one in zip(zip(*rows, strict=True), seen, strict=True):
-            named: dict[str, Any] = dict(zip(names, column, strict=True))
-            if NUMBERS.isfinite(one.violation) and NUMBERS.isfinite(one.loss):
-                moved: Mapping[str, Any] = {**named, **self.move(NUMBERS, named, one)}
-            else:
-                moved = {**named, "skipped": named["skipped"] + 1.0}
-            columns.append([moved[name] for name in names])
-        return [list(row) for row in zip(*columns, strict=True)]
+        return [
+            {**column, **self.move(NUMBERS, column, one)}
+            if NUMBERS.isfinite(one.violation) and NUMBERS.isfinite(one.loss)
+            else {**column, "skipped": column["skipped"] + 1.0}
+            for column, one in zip(columns, seen, strict=True)
+        ]

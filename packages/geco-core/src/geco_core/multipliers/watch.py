@@ -1,13 +1,15 @@
 """Looking at a table from time to time, without waiting for the device."""
 
 from abc import ABC, abstractmethod
-from collections.abc import ItemsView
+from collections.abc import ItemsView, Iterable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from geco_core.constraints.base import Constraint
+from geco_core.constraints.tolerance import ToleranceConstraint
+from geco_core.constraints.tolerance_range import Scale
 from geco_core.multipliers.state import Multipliers
 
 __all__ = ["Labelled", "Watch"]
@@ -21,6 +23,9 @@ class Labelled(Protocol):
 
     def items(self) -> "ItemsView[str, Constraint]":
         """The pairs, in the order of the table's columns."""
+
+    def ranges(self) -> Iterable[tuple[str, slice, ToleranceConstraint, Scale]]:
+        """The constraints with a range of tolerances, and their columns."""
 
 
 class Watch(ABC):

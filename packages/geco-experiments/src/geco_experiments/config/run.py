@@ -35,15 +35,25 @@ _LATER: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a run is: two runs with equal configurations have equal names."""
+    """Everything that a run is: two runs with equal configurations have equal names.
+
+    Raises:
+        TypeError: If a field has a value of the wrong type.
+        ValueError: If `seed` is not between 0 and 2^31 - 1.
+    """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    """Which data, how many of them, and in which form."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Which model and how large; a field that a model does not use is ignored by it."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What training minimises: GECO under a constraint, or a baseline."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    """The loop: Adam with a rate that is constant at first and then falls as a half cosine."""
     seed: int = 0
     """Seed of the initial weights, the order of the images and the noise."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    """How the run is carried out; recorded, but no part of its name."""
 
     def __post_init__(self) -> None:
         check_types(self)

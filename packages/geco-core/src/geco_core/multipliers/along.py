@@ -1,0 +1,188 @@
+r"""The loss of a batch whose examples have tolerances of their own.
+
+With :math:`h_{ik}` the hat weights of example :math:`i` at knot :math:`k` and :math:`c_i` its
+violation relative to what is allowed at its tolerance, the rule sees at each knot
+
+.. math::
+
+    c_k = \frac{\sum_i h_{ik} c_i}{\sum_i h_{ik}}, \qquad
+    K_k = \frac{\sum_i h_{ik} KL_i}{\sum_i h_{ik}},
+
+and moves its multiplier as it moves that of a single tolerance. Between knots
+:math:`\ln \lambda` is linear. Each example's loss is divided by what the rule divides it by at its
+tolerance, so that no part of the range outweighs another:
+
+.. math::
+
+    \text{loss} = \frac 1 B \sum_i \frac{KL_i + \lambda(\kappa_i) c_i}{D(\kappa_i)}.
+
+At every fixed point :math:`c_k = 0` at all knots, whatever the divisors. Constraints of one
+tolerance are means over the whole batch. All of it is this project's choice [ours].
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from geco_core.constraints.base import Measure
+from geco_core.constraints.tolerance_range import TINY, hats, interpolated
+from geco_core.multipliers.arithmetic import TENSORS
+from geco_core.multipliers.observed import Seen
+from geco_core.multipliers.state import Multipliers
+from geco_core.multipliers.update import ColumnUpdate, Observation
+
+if TYPE_CHECKING:
+    from torch import distributed as dist
+
+__all__ = ["AtKnots", "OfAll", "Part", "loss_along", "observed_along"]
+
+
+class AtKnots(NamedTuple):
+    """A constraint of which every example has its own tolerance."""
+
+    violations: Tensor
+    """In the units of the rule, :math:`(B,)`."""
+    weights: Tensor | None
+    """How much each example counts, :math:`(B,)`; None where all count alike."""
+    hats: Tensor
+    """How much it belongs to each knot, :math:`(B, K)`."""
+    elements: float
+    """The elements of an example, NaN where unknown."""
+
+    def counts(self) -> Tensor:
+        """The examples at every knot, :math:`(B, K)`."""
+        return self.hats if self.weights is None else self.hats * self.weights[:, None]
+
+    def losses(self) -> Tensor:
+        """What each example adds to the loss at multiplier 1, :math:`(B,)`."""
+        if self.weights is None:
+            return self.violations
+        # not only the weight: 0 times NaN is NaN, in the gradient too
+        seen = torch.where(self.weights > 0, self.violations, 0.0) * self.weights
+        mean = self.weights.mean()
+        return seen / torch.where(mean > 0, mean, 1.0)
+
+
+class OfAll(NamedTuple):
+    """A constraint of one tolerance."""
+
+    measure: Measure
+    """What it says of the batch."""
+    scale: float
+    """What its violations are divided by."""
+    elements: float
+    """The elements of an example, NaN where unknown."""
+
+
+Part = AtKnots | OfAll
+
+
+def observed_along(
+    multipliers: Multipliers,
+    kl: Tensor,
+    parts: Sequence[Part],
+    ranks: "tuple[dist.ProcessGroup | None] | None" = None,
+) -> Seen:
+    """What the rule sees of a batch: at every knot, and of all constraints of one tolerance.
+
+    Args:
+        multipliers: The table.
+        kl: The loss of every example, :math:`(B,)`.
+        parts: What each constraint says.
+        ranks: The process group, in a tuple, whose ranks see a part of the batch each.
+    """
+    multipliers.widen()
+    table, examples = multipliers.table, kl.shape[0]
+    kl = kl.detach().to(table.dtype)
+    values: list[Tensor] = []
+    losses: list[Tensor] = []
+    counts: list[Tensor] = []
+    shares: list[Tensor] = []
+    elements: list[float] = []
+    for part in parts:
+        if isinstance(part, AtKnots):
+            count = part.counts().detach().to(table.dtype)
+            total = count.sum(0)
+            safe = torch.where(total > 0, total, 1.0)
+            # not only the weight: 0 times NaN is NaN
+            near, each = count > 0, part.violations.detach().to(table.dtype)
+            seen = torch.where(near, each[:, None], 0.0)
+            values.append((seen * count).sum(0) / safe)
+            losses.append((torch.where(near, kl[:, None], 0.0) * count).sum(0) / safe)
+            counts.append(total)
+            shares.append(torch.ones_like(total))
+        else:
+            value, weight, share = part.measure
+            value = value.detach().reshape(-1).to(table.dtype) / part.scale
+            values.append(value)
+            losses.append(kl.mean().expand_as(value))
+            weight = torch.full_like(value, examples) if weight is None else weight
+            counts.append(weight.detach().reshape(-1).to(table.dtype))
+            share = torch.ones_like(value) if share is None else share
+            shares.append(share.detach().reshape(-1).to(table.dtype))
+        elements += [part.elements] * len(values[-1])
+    observation = Observation(
+        torch.cat(values), torch.cat(losses), multipliers.constant(elements), torch.cat(shares)
+    )
+    pairs = zip(parts, _columns(parts), strict=True)
+    ranges = tuple(where for part, where in pairs if isinstance(part, AtKnots))
+    here = Seen(observation, torch.cat(counts), examples, ranges)
+    return here if ranks is None else here.over_ranks(*ranks)
+
+
+def loss_along(multipliers: Multipliers, kl: Tensor, parts: Sequence[Part], seen: Seen) -> Tensor:
+    """The mean over the examples of their losses, each divided by its own divisor.
+
+    Args:
+        multipliers: The table.
+        kl: The loss of every example, :math:`(B,)`.
+        parts: What each constraint says.
+        seen: What :func:`observed_along` returned.
+    """
+    update = cast("ColumnUpdate", multipliers.update)
+    weight, adds = update.weigh(TENSORS, update.columns(multipliers.table), seen.observation)
+    adds = adds * torch.ones_like(weight)
+    columns = _columns(parts)
+    alike, losses = torch.zeros_like(weight[0]), kl
+    fixed: list[Tensor] = []
+    for part, where in zip(parts, columns, strict=True):
+        if isinstance(part, AtKnots):
+            multiplier = interpolated(weight[where], part.hats.to(weight.dtype))
+            losses = losses + multiplier * part.losses()
+        else:
+            value = part.measure.value.reshape(-1) / part.scale
+            share = part.measure.share
+            share = torch.ones_like(value) if share is None else share.detach()
+            alike = alike + (adds[where] * seen.observation.share[where]).sum()
+            fixed.append((value * weight[where].to(value.dtype) * share).sum())
+
+    def divisors(belonging: Sequence[Tensor]) -> Tensor:
+        ranged = [
+            interpolated(adds[where], hats_.to(adds.dtype))
+            for where, hats_ in zip(seen.ranges, belonging, strict=True)
+        ]
+        divisor: Tensor = update.divisor(TENSORS, sum(ranged, alike))
+        return divisor
+
+    own = [part.hats for part in parts if isinstance(part, AtKnots)]
+    loss: Tensor = (losses / divisors(own)).mean()
+    if fixed:
+        # the mean over all examples of all ranks, by how many there are at each knot
+        place = torch.linspace(0.0, 1.0, own[0].shape[1], dtype=adds.dtype, device=adds.device)
+        at_knots = divisors([hats(place, one.shape[1]) for one in own])
+        counts = cast("Tensor", seen.counts)[seen.ranges[0]]
+        loss = loss + sum(fixed) * (counts / at_knots).sum() / counts.sum().clamp(min=TINY)
+    return loss.to(kl.dtype)
+
+
+def _columns(parts: Sequence[Part]) -> list[slice]:
+    """Which multipliers each constraint has."""
+    sizes = [
+        part.hats.shape[1] if isinstance(part, AtKnots) else part.measure.value.numel()
+        for part in parts
+    ]
+    ends = list(accumulate(sizes))
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
