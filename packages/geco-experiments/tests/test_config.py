@@ -84,6 +84,9 @@ def test_every_field_but_execution_changes_the_name():
         for part in path.split("."):
             value = value[part]
         flat[path] = value
+    ranged = replace(base, {"objective.kappa": "0.05..0.2"})
+    assert flat.pop("objective.kappa_grid") is None  # goes with a range alone
+    assert replace(ranged, {"objective.kappa_grid": [0.1]}).digest != ranged.digest
     for path, value in flat.items():
         new = special.get(path, 7 if value is None else others[type(value)](value))
         if path in ("objective.rate", "objective.decay", "training.gradient_clip"):

@@ -105,6 +105,8 @@ def test_limits_stand_beside_the_rate(tmp_path, tiny, ranged):
     limits = xr.Dataset(
         {
             "free_energy": ("temperature", [0.05, 0.05]),
+            "distortion": ("temperature", [0.1, 0.1]),
+            "rate": ("temperature", [0.0, 0.0]),
             "certificate": ("temperature", [0.0, 0.0]),
             "linear_kl": ("rms", [9.0, 1.0]),
         },

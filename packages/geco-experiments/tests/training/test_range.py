@@ -12,6 +12,7 @@ from geco_experiments import registry
 from geco_experiments.runtime.errors import RunError
 from geco_experiments.training import Stopped
 
+
 class StopAfter:
     """Says stop when it was asked so many times."""
 

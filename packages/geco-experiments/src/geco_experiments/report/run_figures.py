@@ -65,26 +65,24 @@ def _trade_off(runs: list[xr.Dataset], folder: Path | None) -> list[RunFigure]:
         line = curve(runs)
     except GecoError:  # runs of an earlier release, or several with the same tolerance
         return []
-    if line.sizes["kappa"] < 2:
+    if line.sizes["kappa"] < 2 or not {"rms_error", "rate", "price", "active_latents"} <= set(
+        line
+    ):
         return []
     config = config_of(runs[0])
     limits = None if folder is None else kept_limits(config.dataset, folder)
     figure, (plane, hit, price, active) = new_figure(2, 2, width=9.0, height=6.0)
-    train, kappa = line.sel(split="train"), line["kappa"].values
+    train = line.sel(split="train")
     if limits is not None:
         _draw_limits(plane, limits, train)
+    style: dict[str, Any] = {"marker": "o", "color": COLORS["geco"], "linewidth": 1}
     for seed in line["seed"].values:
         one = train.sel(seed=seed)
-        for axes, x, y in (
-            (plane, one["rms_error"], one["rate"]),
-            (hit, kappa, 100 * (one["rms_error"] / kappa - 1)),
-            (price, kappa, one["price"]),
-            (active, kappa, one["active_latents"]),
-        ):
-            known = np.isfinite(np.asarray(y))
-            axes.plot(
-                np.asarray(x)[known], np.asarray(y)[known], "o-", color=COLORS["geco"], linewidth=1
-            )
+        one = one.isel(kappa=np.flatnonzero(np.isfinite(one["rate"].values)))
+        plane.plot(one["rms_error"], one["rate"], **style)
+        hit.plot(one["kappa"], 100 * (one["rms_error"] / one["kappa"] - 1), **style)
+        price.plot(one["kappa"], one["price"], **style)
+        active.plot(one["kappa"], one["active_latents"], **style)
     plane.set(title="What an error costs", xlabel="RMS error", ylabel="KL (nats)")
     hit.axhspan(-2, 2, color="#e8f0f7")
     hit.set(title="Error against the target", xlabel="κ", ylabel="off κ (%)")

@@ -113,6 +113,8 @@ def _key(value: Any) -> Any:
 
 
 def _label(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ", ".join(f"{one:g}" for one in value)
     return math.nan if value is None else int(value) if isinstance(value, bool) else value
 
 

@@ -103,7 +103,7 @@ def _part(run: xr.Dataset, constraint: str) -> xr.Dataset:
         values = over[final]
         values = values if "kappa" in values.dims else values.expand_dims(kappa=over["kappa"])
         variables[name] = values.astype(float).assign_attrs(units=units, long_name=words)
-    if constraint in _SQUARED:
+    if constraint in _SQUARED and "slope" in variables:
         price = 2 * variables["slope"] * over["kappa"] ** 2
         variables["price"] = price.assign_attrs(
             units="nat", long_name="-dKL/dln(kappa), nats for an error smaller by a factor of e"
