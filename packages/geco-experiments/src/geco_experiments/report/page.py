@@ -7,6 +7,7 @@ Figures are inlined, nothing is fetched, no script runs: the file can be mailed 
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,16 @@ class ReportError(GecoError):
     """The folder holds nothing to report, or something in it cannot be read."""
 
 
-def build_report(folder: Path, *, title: str = TITLE) -> Path:
+def build_report(
+    folder: Path, *, title: str = TITLE, opened: Mapping[Path, xr.Dataset] | None = None
+) -> Path:
     """Write `index.html` into a results folder.
 
     Args:
         folder: the folder that `geco reproduce` or `geco run` wrote to, with `studies/` and
             `runs/` in it (either may be missing, not both).
         title: the page's heading.
+        opened: runs that are open already, by path, which need not be read again.
 
     Returns:
         The path of the page.
@@ -53,8 +57,9 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
     """
     studies = read_studies(folder)
     paths = find(folder)
-    opened = [_open(path) for path in paths]
-    runs = [_run_row(path, run) for path, run in zip(paths, opened, strict=True)]
+    known = opened or {}
+    found = [known[path] if path in known else _open(path) for path in paths]
+    runs = [_run_row(path, run) for path, run in zip(paths, found, strict=True)]
     if not studies and not runs:
         msg = (
             f"{folder} holds neither studies/*/study.json nor runs (*/run.nc, runs/*/run.nc): "
@@ -81,7 +86,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
                 "caption": one.caption,
                 "alt": one.alt,
             }
-            for one in ([] if studies else draw_runs(opened, folder / "limits"))
+            for one in ([] if studies else draw_runs(found, folder / "limits"))
         ],
         provenance=_provenance(studies, runs),
         claims=[(study, claim) for study in studies for claim in study.claims],
