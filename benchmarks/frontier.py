@@ -33,7 +33,7 @@ from contestants import Contestant, Geco
 from frontier_parts.contestants import CONTESTANTS, Fixed
 from frontier_parts.data import images, small_mnist
 from frontier_parts.frontier import PLAIN, RESCALED, UNIT, Frontier
-from frontier_parts.models import MODELS, train_one
+from frontier_parts.models import MODELS, Problem, train_one
 from frontier_parts.stack import steps_to_stay, train
 
 SETTINGS = {"latents": 16, "hidden": (64, 64)}
@@ -282,28 +282,50 @@ def robustness(args: argparse.Namespace) -> xr.Dataset:
 
 
 def models(args: argparse.Namespace) -> xr.Dataset:
-    """Ours on the project's models at full size."""
+    """Ours on the project's models at full size, against fixed multipliers where asked for."""
     problems = [p for p in MODELS if args.only in p.name]
-    cells = [(p, seed) for p in problems for seed in (args.seeds if p.seeds else args.seeds[:1])]
-    rows = []
-    for problem, seed in cells:
-        row = train_one(problem, seed, images(problem.dataset))
-        rows.append(row)
-        stays = "never" if math.isinf(row["stays"]) else f"{row['stays']:.0f}"
-        print(
-            f"{problem.name}, seed {seed}: RMS/kappa {row['rms'] / problem.kappa:.3f}, KL "
-            f"{row['kl']:.1f}, multiplier {row['multiplier']:.0f}, within 2% from {stays}",
-            flush=True,
-        )
+    rows, cells = [], []
+    for problem in problems:
+        data = images(problem.dataset)
+        multipliers = problem.multipliers if args.multipliers is None else args.multipliers
+        for seed in args.seeds if problem.seeds or args.fixed else args.seeds[:1]:
+            runs = [(math.nan, train_one(problem, seed, data))]
+            report(problem, seed, *runs[0])
+            for multiplier in multipliers if args.fixed else ():
+                runs.append((multiplier, train_one(problem, seed, data, multiplier)))
+                report(problem, seed, *runs[-1])
+            ours = runs[0][1]
+            fixed = frontier_of([row for _, row in runs[1:]]) if args.fixed else None
+            excess = ours["kl"] / fixed.kl(ours["rms"]) if fixed is not None else math.nan
+            if fixed is not None:
+                print(f"{problem.name}, seed {seed}: KL over the frontier's {excess:.3f}")
+            for multiplier, row in runs:
+                rows.append(row)
+                cells.append(
+                    (problem, seed, multiplier, excess if math.isnan(multiplier) else math.nan)
+                )
     names = ("rms", "kl", "multiplier", "peak", "stays")
     return xr.Dataset(
-        {name: ("run", np.array([row[name] for row in rows], dtype=float)) for name in names},
+        {name: ("run", np.array([row[name] for row in rows], dtype=float)) for name in names}
+        | {"excess_at_error": ("run", [excess for *_, excess in cells])},
         coords={
-            "problem": ("run", [p.name for p, _ in cells]),
-            "kappa": ("run", [p.kappa for p, _ in cells]),
-            "seed": ("run", [seed for _, seed in cells]),
+            "problem": ("run", [p.name for p, *_ in cells]),
+            "kappa": ("run", [p.kappa for p, *_ in cells]),
+            "seed": ("run", [seed for _, seed, *_ in cells]),
+            "fixed": ("run", [multiplier for _, _, multiplier, _ in cells]),
         },
         attrs={"torch": str(torch.__version__)},
+    )
+
+
+def report(problem: Problem, seed: int, fixed: float, row: dict[str, Any]) -> None:
+    """One line for one run."""
+    stays = "never" if math.isinf(row["stays"]) else f"{row['stays']:.0f}"
+    who = "ours" if math.isnan(fixed) else "fixed"
+    print(
+        f"{problem.name}, seed {seed}, {who}: RMS/kappa {row['rms'] / problem.kappa:.3f}, KL "
+        f"{row['kl']:.1f}, multiplier {row['multiplier']:.0f}, within 2% from {stays}",
+        flush=True,
     )
 
 
@@ -318,6 +340,8 @@ def main() -> None:
         "--contestants", nargs="+", choices=CONTESTANTS, default=[*CONTESTANTS], metavar="NAME"
     )
     parser.add_argument("--only", default="", help="problems or changes whose name contains this")
+    parser.add_argument("--fixed", action="store_true", help="models: also their frontiers")
+    parser.add_argument("--multipliers", type=float, nargs="+", help="of those frontiers")
     parser.add_argument("--total-steps", action="store_true", help="tell ours the run's length")
     parser.add_argument("--out", type=Path, help="where the dataset goes (NetCDF)")
     parser.add_argument("--figure", type=Path, help="where the testbed's figure goes (SVG)")

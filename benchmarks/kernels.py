@@ -2,8 +2,10 @@
 
 Each step runs on fake tensors: shapes, types and layouts are computed, numbers are not. Counted
 are the operations of forward, objective and backward that are no views, before any fusion. On a
-GPU each is at least one kernel launch, so the count says whether launches bind a model. The fake
-tensors are on the CPU: no GPU is needed, and none was used.
+GPU each is at least one kernel launch, so the count says whether launches bind a model; the
+gradient of a convolution is one operation, but one kernel for its input and one for its weight,
+which have a column of their own. The fake tensors are on the CPU: no GPU is needed, and none was
+used.
 
     python benchmarks/kernels.py                         # every model, float32
     python benchmarks/kernels.py --autocast              # under bfloat16 autocast
@@ -23,7 +25,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geco_core import GECO, PatchCrossCorrelation, ReconstructionError
-from geco_models import MLPVAE, NVPVAE, ConvDraw, ConvVAE, LinearVAE
+from geco_models import (
+    MLPVAE,
+    NVPVAE,
+    ConvDraw,
+    ConvVAE,
+    HierarchicalVAE,
+    LinearVAE,
+    StackedConvDraw,
+)
 
 SHAPE = (3, 32, 32)
 # views that their schema does not declare as such, and questions
@@ -36,7 +46,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": lambda steps: MLPVAE(SHAPE, 64),
     "conv": lambda steps: ConvVAE(SHAPE, 64),
     "nvp": lambda steps: NVPVAE(SHAPE, 64),
+    "hierarchical": lambda steps: HierarchicalVAE(SHAPE),
     "convdraw": lambda steps: ConvDraw(SHAPE, steps),
+    "convdraw-checkpoint": lambda steps: ConvDraw(SHAPE, steps, checkpoint=True),
+    "convdraw-stacked": lambda steps: StackedConvDraw(SHAPE, steps),
     "convdraw-unshared": lambda steps: ConvDraw(SHAPE, steps, shared=False),
     "convdraw-canvas": lambda steps: ConvDraw(SHAPE, steps, canvas=32),
     "convdraw-conditional": lambda steps: ConvDraw(SHAPE, steps, context_shape=(7,)),
@@ -44,11 +57,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 class Count(TorchDispatchMode):
-    """Counts, by name, the operations that are no views."""
+    """Counts, by name, the operations that are no views; and the gradients of weights."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
+        self.weights = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         schema = func._schema
@@ -56,6 +70,8 @@ class Count(TorchDispatchMode):
         name = schema.name.partition("::")[2]
         if not view and name not in FREE:
             self.calls[name] += 1
+        if name == "convolution_backward" and args[-1][1]:
+            self.weights += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -64,7 +80,7 @@ def count_step(
     make_objective: Callable[[], nn.Module] | None,
     batch: int,
     autocast: bool,
-) -> Counter[str]:
+) -> Count:
     """The operations of one training step.
 
     Args:
@@ -74,7 +90,7 @@ def count_step(
         autocast: Whether forward and objective run under bfloat16 autocast.
 
     Returns:
-        How often each operation was called.
+        How often each operation was called, and for how many weights of convolutions.
     """
     mode = FakeTensorMode()
     model = _faked(make(), mode)
@@ -87,7 +103,7 @@ def count_step(
             parameter.grad = None
         with Count() as count:
             _step(model, objective, x, half)
-    return count.calls
+    return count
 
 
 def _faked(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
@@ -103,13 +119,15 @@ def _faked(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
 
 def _step(
-    model: nn.Module,
+    model: Any,
     objective: nn.Module | None,
     x: Tensor,
     half: contextlib.AbstractContextManager[Any],
 ) -> None:
+    shape = model.context_shape
+    context = None if shape is None else torch.rand(len(x), *shape)
     with half:
-        out = model(x)
+        out = model(x, context)
         if objective is None:
             loss = out.kl.mean() + (out.reconstruction - x).square().mean()
         else:
@@ -142,19 +160,20 @@ def main() -> None:
     print(
         f"non-view operations of one training step, batch {args.batch}, torch {torch.__version__}"
     )
-    print("| model | T | " + " | ".join(names) + " | copies and casts |")
-    print("|---" * (len(names) + 3) + "|")
+    print("| model | T | " + " | ".join(names) + " | copies and casts | weight gradients |")
+    print("|---" * (len(names) + 4) + "|")
     for name in args.only:
         for steps in args.steps if name.startswith("convdraw") else [0]:
             counts = {}
             for label, objective in objectives():
                 make = lambda name=name, steps=steps: MODELS[name](steps)  # noqa: E731
                 counts[label] = count_step(make, objective, args.batch, args.autocast)
-            copies = sum(counts["model"][key] for key in ("_to_copy", "clone", "copy_"))
-            cells = " | ".join(f"{counts[label].total():,}" for label in names)
-            print(f"| {name} | {steps or '-'} | {cells} | {copies} |")
+            model = counts["model"]
+            copies = sum(model.calls[key] for key in ("_to_copy", "clone", "copy_"))
+            cells = " | ".join(f"{counts[label].calls.total():,}" for label in names)
+            print(f"| {name} | {steps or '-'} | {cells} | {copies} | {model.weights} |")
             if args.by_name:
-                for key, number in counts["model"].most_common():
+                for key, number in model.calls.most_common():
                     print(f"    {number:5d}  {key}")
 
 

@@ -50,6 +50,7 @@ html_theme = "furo"
 html_title = "GECO"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 templates_path = ["_templates"]

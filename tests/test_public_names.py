@@ -3,10 +3,13 @@
 What a docstring must say depends on what the name is; the rules are those of CONTRIBUTING.md.
 """
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
+from collections.abc import Iterator
 
 import pytest
 from sources import PACKAGES
@@ -82,3 +85,35 @@ def test_its_arguments_are_explained(package, name):
         if argument.name in {"self", "cls"} or argument.name.startswith("_"):
             continue
         assert re.search(rf"\b{argument.name}\b", text), f"{name}: `{argument.name}`"
+
+
+def raised(function: object) -> set[str]:
+    """The names of the exceptions that a function raises itself."""
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Raise) and child.exc is not None:
+                error = child.exc.func if isinstance(child.exc, ast.Call) else child.exc
+                name = ast.unparse(error).rpartition(".")[2]
+                if name[0].isupper() and name != "NotImplementedError":
+                    yield name
+            if not isinstance(child, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+                yield from walk(child)
+
+    source = textwrap.dedent(inspect.getsource(function))
+    return set(walk(ast.parse(source).body[0]))
+
+
+@pytest.mark.parametrize(("package", "name"), NAMES, ids=lambda text: text)
+def test_its_errors_are_described(package, name):
+    thing = public(package)[name]
+    if inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
+        for method in ("__init__", "__post_init__"):
+            function = vars(thing).get(method)
+            # what dataclasses write has no source
+            if inspect.isfunction(function) and function.__code__.co_filename != "<string>":
+                text = f"{inspect.getdoc(thing)} {function.__doc__}"
+                assert {e for e in raised(function) if e not in text} == set(), method
+    for label, function in callables(thing):
+        text = inspect.getdoc(function) or ""
+        assert {e for e in raised(function) if e not in text} == set(), label

@@ -17,11 +17,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 WIDTHS = {"desktop": 1280, "phone": 390}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: what is wider than the window and cannot be scrolled to within a box of its own
+#: what is wider than the window and is in no box that scrolls by itself, such as a table's; that
+#: the whole of the text can be scrolled sideways is no excuse
 OVERFLOW = """() => {
   const wide = [], edge = document.documentElement.clientWidth + 1;
   const scrolls = element => {
-    for (let e = element; e && e !== document.body; e = e.parentElement) {
+    for (let e = element; e && !e.matches("article, main, .content, body"); e = e.parentElement) {
       const style = getComputedStyle(e);
       if (style.position === "fixed" || style.display === "none") return true;
       if (/(auto|scroll|hidden|clip)/.test(style.overflowX) &&

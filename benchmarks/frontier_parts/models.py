@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from frontier_parts.stack import steps_to_stay
-from geco_core import GECO, ReconstructionError
-from geco_models import NVPVAE, ConvDraw, ConvVAE
+from geco_core import GECO, ReconstructionError, RobustUpdate
+from geco_models import NVPVAE, ConvDraw, ConvVAE, HierarchicalVAE
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Problem:
     seeds: bool = False
     """Whether it is run for every seed."""
 
+    multipliers: tuple[float, ...] = ()
+    """The fixed relative multipliers of its frontier."""
+
 
 def _draw(shape: tuple[int, ...]) -> nn.Module:
     return ConvDraw(shape, steps=3, latent_channels=4, hidden=16, stride=4)
@@ -35,15 +38,19 @@ BUILD: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "conv-vae": lambda shape: ConvVAE(shape, 32, width=24),
     "nvp-vae": lambda shape: NVPVAE(shape, 64, width=24),
     "conv-draw": _draw,
+    "hierarchical": lambda shape: HierarchicalVAE(shape, (4, 2), width=16),
 }
+FIXED = (25.0, 40.0, 63.0, 100.0, 160.0, 250.0, 400.0)
 MODELS = (
     Problem("conv-vae mnist 0.1", "conv-vae", "mnist", 0.1, 2500, 64),
     Problem("nvp-vae mnist 0.07", "nvp-vae", "mnist", 0.07, 2500, 64, seeds=True),
     Problem("nvp-vae mnist 0.06", "nvp-vae", "mnist", 0.06, 2500, 64),
     Problem("conv-draw mnist 0.06", "conv-draw", "mnist", 0.06, 3000, 32),
-    Problem("conv-draw mnist 0.07", "conv-draw", "mnist", 0.07, 3000, 32),
+    Problem("conv-draw mnist 0.07", "conv-draw", "mnist", 0.07, 3000, 32, multipliers=FIXED),
     Problem("conv-draw cifar-10 0.09", "conv-draw", "cifar-10", 0.09, 3000, 32),
-    Problem("conv-draw cifar-10 0.11", "conv-draw", "cifar-10", 0.11, 3000, 32),
+    Problem("conv-draw cifar-10 0.11", "conv-draw", "cifar-10", 0.11, 3000, 32, multipliers=FIXED),
+    Problem("hierarchical mnist 0.09", "hierarchical", "mnist", 0.09, 2500, 64, multipliers=FIXED),
+    Problem("hierarchical cifar-10 0.1", "hierarchical", "cifar-10", 0.1, 2500, 64),
 )
 
 
@@ -61,12 +68,15 @@ def measure(model: nn.Module, data: Tensor, count: int) -> tuple[float, float]:
     return math.sqrt(squares / len(chosen)), kl / len(chosen)
 
 
-def train_one(problem: Problem, seed: int, data: Tensor) -> dict[str, Any]:
-    """Trains once, Adam 1e-3, with the objective's defaults."""
+def train_one(
+    problem: Problem, seed: int, data: Tensor, multiplier: float | None = None
+) -> dict[str, Any]:
+    """Trains once, Adam 1e-3, with the objective's defaults or with a fixed multiplier."""
     torch.manual_seed(seed)
     model = BUILD[problem.model](tuple(data.shape[1:]))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    objective = GECO(ReconstructionError(problem.kappa))
+    fixed = None if multiplier is None else RobustUpdate(rate=0.0, gain=0.0, initial=multiplier)
+    objective = GECO(ReconstructionError(problem.kappa), update=fixed)
     generator = torch.Generator().manual_seed(seed)
     batches = len(data) // problem.batch
     steps, errors, peak = [], [], 0.0

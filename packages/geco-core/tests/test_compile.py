@@ -191,7 +191,7 @@ def test_a_second_constraint_adds_few_operations():
                 constraints[name](x, g).mean().backward()
         own.append(count.calls)
         objective = GECO({name: constraints[name] for name in names})
-        objective.multipliers._on_host = lambda columns: False
+        objective.multipliers.on_host = lambda columns: False
         for _ in range(2):  # the first one makes constants
             with Count() as count:
                 objective(torch.rand(4), x, g).backward()

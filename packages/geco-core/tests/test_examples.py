@@ -155,3 +155,17 @@ def test_the_reference_rule_is_the_default_rule(example, capsys):
     rows = module.main()
     assert len(rows) == 8
     assert f"{rows[-1][1]:+10.4f}" in capsys.readouterr().out
+
+
+def test_one_run_lies_on_the_rate_distortion_bound_along_its_range(example, capsys):
+    pytest.importorskip("geco_models", reason="it modulates its layers with geco-models")
+    found = example("one_run").main()
+    assert found["error"] == pytest.approx(found["kappa"], rel=0.02)
+    # at most a little above, and below only by what the error is above
+    for kappa, error, kl, bound in zip(*(list(found.values())[:4]), strict=True):
+        slack = 8 * max(math.log(error / kappa), 0)
+        assert bound - slack - 0.05 < kl < bound + 0.35
+    # the last knot alone shares what its one neighbour takes
+    for kappa, slope in list(zip(found["kappa"], found["slope"], strict=True))[:-1]:
+        assert slope == pytest.approx(8 / (2 * kappa**2), rel=0.25)
+    assert "tolerances feasible" in capsys.readouterr().out

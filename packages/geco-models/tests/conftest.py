@@ -14,6 +14,7 @@ from geco_models import (
     ConvVAE,
     HierarchicalVAE,
     LinearVAE,
+    StackedConvDraw,
     ToleranceModulation,
 )
 
@@ -96,6 +97,13 @@ HIERARCHIES: dict[str, Callable[[], AbstractVAE]] = {
         (3, 16, 17), (2, 1, 1), 6, context_shape=(3,), likelihood="heteroscedastic"
     ),
     "hierarchical-tolerance": lambda: HierarchicalVAE((1, 8, 8), (1, 1), 6, tolerance=RANGE),
+    "stacked-draw": lambda: StackedConvDraw((1, 9, 8), 2, 2, (2, 1), 6),
+    "stacked-draw-conditional": lambda: StackedConvDraw(
+        (3, 8, 8), 2, 3, 1, 6, (2, 4, 4), shared=False, canvas=4, likelihood="heteroscedastic"
+    ),
+    "stacked-draw-tolerance": lambda: StackedConvDraw(
+        (1, 8, 8), 2, 2, 1, 6, (3,), tolerance=RANGE
+    ),
 }
 FAMILIES |= OPTIONS | TOLERANCES | HIERARCHIES
 # tracing takes seconds, so the fast tests compile one member of each family, the slow ones all
@@ -108,6 +116,7 @@ COMPILED = {
     "convdraw",
     "mlp-tolerance",
     "hierarchical",
+    "stacked-draw",
 }
 
 

@@ -10,12 +10,13 @@ from geco_models.classifiers import (
     accuracy,
     train_classifier,
 )
-from geco_models.conv_draw import ConvDraw, ConvLSTMCell
+from geco_models.conv_draw import ConvDraw, ConvLSTMCell, StackedConvDraw
 from geco_models.discretized_logistic import DiscretizedLogistic
 from geco_models.flows import AffineCoupling, RealNVP
 from geco_models.gaussian import DiagonalGaussian, bound_log_variance
 from geco_models.hierarchical_vae import HierarchicalVAE
 from geco_models.likelihoods import bits_per_dimension
+from geco_models.masks import ObservedElements, length_mask
 from geco_models.nvp_vae import NVPVAE
 from geco_models.output import ModelOutput, Posterior, active_units
 from geco_models.tolerance import ToleranceModulation
@@ -36,17 +37,20 @@ __all__ = [
     "HierarchicalVAE",
     "LinearVAE",
     "ModelOutput",
+    "ObservedElements",
     "Options",
     "Posterior",
     "RealNVP",
     "SmallCNN",
     "SmallResNet",
+    "StackedConvDraw",
     "ToleranceModulation",
     "__version__",
     "accuracy",
     "active_units",
     "bits_per_dimension",
     "bound_log_variance",
+    "length_mask",
     "load",
     "train_classifier",
 ]

@@ -1,67 +1,25 @@
-"""What all latent-variable models share: the calls that they answer, and checks of the input."""
+"""What all latent-variable models share: the calls that users make."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Independent
 
-from geco_models.checkpoint import ConfiguredModule
-from geco_models.likelihoods import Likelihood, LikelihoodName, Output, activate, as_output
+from geco_models.arguments import CheckedModule, Condition, Options
+from geco_models.masks import ObservedElements, check_mask
 from geco_models.output import ModelOutput, Posterior
-from geco_models.standardisation import Numbers, Standardisation
-from geco_models.tolerance import as_range, check_tolerance
-from geco_models.validation import as_shape, check_tensor
+from geco_models.validation import as_positive
 
 __all__ = ["AbstractVAE", "Condition", "Options"]
 
-_PLAIN: dict[str, Any] = {
-    "input_mean": 0.0,
-    "input_scale": 1.0,
-    "likelihood": None,
-    "tolerance": None,
-}
 
+class AbstractVAE(CheckedModule, ABC):
+    """A latent-variable model: the calls that users make.
 
-class Options(TypedDict, total=False):
-    """Keyword arguments that every model takes."""
-
-    input_mean: Numbers
-    """What is subtracted from the data before the networks see them and added to what they make,
-    in the units of the data: a number, or one for each channel (of vectors: feature). 0 if left
-    out."""
-
-    input_scale: Numbers
-    """What the data are then divided by, likewise, positive; 1 if left out."""
-
-    likelihood: LikelihoodName | None
-    """The family of `ModelOutput.distribution`, "bernoulli", "gaussian", "heteroscedastic" or
-    "logistic" (`geco_models.likelihoods`); None for a decoder of means alone."""
-
-    tolerance: tuple[float, float] | None
-    """The range (low, high) of the tolerance kappa that the model takes as an input; None for a
-    model without."""
-
-
-class Condition(NamedTuple):
-    """What a model reads beside data or latents, checked, with one row for each example."""
-
-    context: Tensor | None
-    """The context, or what a network made of it."""
-
-    kappa: Tensor | None
-    """The tolerances, (batch,)."""
-
-
-class AbstractVAE(ConfiguredModule, ABC):
-    """A latent-variable model: the parts that every family shares.
-
-    A subclass passes its constructor arguments as `config` and writes `forward`, `sample`,
-    `posterior` and `prior_log_prob`, calling the `check_` methods on what it is given. Checks
-    read shapes and types only, never values on a device: they cost nothing there and compile
-    away.
+    A subclass passes its constructor arguments as `config` and writes the networks' side of the
+    calls, on checked arguments: `infer`, `draw`, `generate`, `encode`, `log_prior`, and
+    `latents_shape`; `embed` where the context passes through a network first.
 
     Args:
         shape: The shape of one example, without the batch dimension.
@@ -75,45 +33,74 @@ class AbstractVAE(ConfiguredModule, ABC):
         tolerance: The range of the tolerance as an input.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        config: Mapping[str, Any],
-        context_shape: Sequence[int] | None = None,
-        *,
-        input_mean: Numbers = 0.0,
-        input_scale: Numbers = 1.0,
-        likelihood: LikelihoodName | None = None,
-        tolerance: Sequence[float] | None = None,
-    ) -> None:
-        shape = as_shape(shape)
-        units = Standardisation(input_mean, input_scale, shape)
-        limits = None if tolerance is None else as_range(tolerance)
-        options = {
-            "input_mean": units.mean,
-            "input_scale": units.scale,
-            "likelihood": likelihood,
-            "tolerance": limits,
-        }
-        # options at their defaults are left out: such files are read by releases without them
-        given = {name: value for name, value in options.items() if value != _PLAIN[name]}
-        super().__init__({**config, **given})
-        self.shape = shape
-        self.context_shape = (
-            None if context_shape is None else as_shape(context_shape, "context_shape", (1, 3))
-        )
-        self.units = units
-        self.likelihood = None if likelihood is None else Likelihood(likelihood)
-        self.tolerance = limits
-        self.output: Output = "identity"
-
     @property
-    def decoded_shape(self) -> tuple[int, ...]:
-        """The shape of the numbers that the decoder makes of one example, channels first."""
-        numbers = 1 if self.likelihood is None else self.likelihood.numbers
-        return (numbers * self.shape[0], *self.shape[1:])
+    @abstractmethod
+    def latents_shape(self) -> tuple[int, ...]:
+        """The shape of one example's latents."""
 
     @abstractmethod
+    def infer(
+        self, u: Tensor, condition: Condition, generator: torch.Generator | None
+    ) -> ModelOutput:
+        """Encodes, draws and decodes: `forward` behind its checks.
+
+        Args:
+            u: The data in the networks' units, (batch, *shape).
+            condition: What `embed` made of the context, and the tolerances.
+            generator: The source of randomness; the global one if None.
+        """
+
+    @abstractmethod
+    def draw(self, n: int, condition: Condition, generator: torch.Generator | None) -> Tensor:
+        """The decoder's numbers at draws from the prior, (n, *decoded_shape).
+
+        Args:
+            n: The number of draws.
+            condition: What `embed` made of the context, and the tolerances.
+            generator: The source of randomness; the global one if None.
+        """
+
+    @abstractmethod
+    def generate(self, z: Tensor, condition: Condition) -> Tensor:
+        """The decoder's numbers at given latents, of which `observe` makes means.
+
+        Args:
+            z: Latents of the weights' type, (batch, *latents_shape).
+            condition: What `embed` made of the context, and the tolerances.
+
+        Returns:
+            The numbers, (batch, *decoded_shape).
+        """
+
+    @abstractmethod
+    def encode(self, u: Tensor, condition: Condition) -> Posterior:
+        """The approximate posteriors of data in the networks' units.
+
+        Args:
+            u: The data in the networks' units, (batch, *shape).
+            condition: What `embed` made of the context, and the tolerances.
+        """
+
+    @abstractmethod
+    def log_prior(self, z: Tensor, condition: Condition) -> Tensor:
+        """The log-density of the prior in nats, (batch,).
+
+        Args:
+            z: Latents, (batch, *latents_shape).
+            condition: What `embed` made of the context, and the tolerances.
+        """
+
+    def embed(self, context: Tensor | None) -> Tensor | None:
+        """What the networks read of a checked context; by default the context itself.
+
+        Args:
+            context: The context, (batch, *context_shape), or None.
+
+        Returns:
+            The embedding, with one row per example, or None.
+        """
+        return context
+
     def forward(
         self,
         x: Tensor,
@@ -121,6 +108,7 @@ class AbstractVAE(ConfiguredModule, ABC):
         generator: torch.Generator | None = None,
         *,
         kappa: Tensor | float | None = None,
+        mask: Tensor | None = None,
     ) -> ModelOutput:
         """Encodes, draws one latent per example, and decodes.
 
@@ -131,17 +119,24 @@ class AbstractVAE(ConfiguredModule, ABC):
             generator: The source of randomness; the global one if None.
             kappa: The tolerances, a number or (batch,), in the units of the data; for a model
                 with a `tolerance` only.
+            mask: True where an element was observed, of the shape of `x`, where any axis may have
+                size 1 (`geco_models.masks`); None for all. The others may hold anything.
 
         Returns:
             Reconstruction, KL in nats per example, and latents.
 
         Raises:
-            TypeError: If `x` or `context` is not floating point.
+            TypeError: If `x` or `context` is not floating point, or `mask` not boolean.
             ValueError: If a shape is wrong, `context` or `kappa` is missing or superfluous, or
                 `kappa` is outside the range.
         """
+        u, condition = self._checked(x, context, kappa, mask)
+        output = self.infer(u, condition, generator)
+        if mask is None or not isinstance(output.distribution, Independent):
+            return output
+        return output._replace(distribution=ObservedElements(output.distribution, mask))
 
-    @abstractmethod
+    @torch.no_grad()
     def sample(
         self,
         n: int,
@@ -166,10 +161,37 @@ class AbstractVAE(ConfiguredModule, ABC):
             TypeError: If `n` is not an integer.
             ValueError: If `n` is not positive, or `context` or `kappa` is missing or superfluous.
         """
+        n = as_positive(n, "n")
+        return self.observe(self.draw(n, self._condition(context, kappa, n), generator))[0]
 
-    @abstractmethod
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
+    ) -> Tensor:
+        """The decoder's mean :math:`g(z)`.
+
+        Args:
+            z: Latents, (batch, ...), as in `ModelOutput.latents`.
+            context: The context, for a conditional model only.
+            kappa: The tolerances, for a model with a `tolerance` only.
+
+        Returns:
+            The means, (batch, *shape).
+
+        Raises:
+            TypeError: If `z` is not floating point.
+            ValueError: If a shape is wrong, or `context` or `kappa` is missing or superfluous.
+        """
+        self.check_latents(z, self.latents_shape)
+        condition = self._condition(context, kappa, z.shape[0])
+        return self.observe(self.generate(self.like_weights(z), condition))[0]
+
     def posterior(
-        self, x: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        kappa: Tensor | float | None = None,
+        mask: Tensor | None = None,
     ) -> Posterior:
         """The approximate posterior of each example, as an object that samples and evaluates.
 
@@ -177,12 +199,13 @@ class AbstractVAE(ConfiguredModule, ABC):
             x: The data, (batch, *shape).
             context: The context, for a conditional model only.
             kappa: The tolerances, for a model with a `tolerance` only.
+            mask: True where an element was observed; None for all.
 
         Returns:
             The posteriors; those of Gaussian models also have `mean` and `log_variance`.
         """
+        return self.encode(*self._checked(x, context, kappa, mask))
 
-    @abstractmethod
     def prior_log_prob(
         self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
     ) -> Tensor:
@@ -196,129 +219,25 @@ class AbstractVAE(ConfiguredModule, ABC):
         Returns:
             The log-densities in nats, (batch,).
         """
+        self.check_latents(z, self.latents_shape)
+        return self.log_prior(z, self._condition(context, kappa, z.shape[0]))
 
-    def check_input(self, x: Tensor) -> Tensor:
-        """The data, once their type and shape are right, in the type of the weights.
+    def _checked(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        kappa: Tensor | float | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Condition]:
+        """The data in the networks' units, 0 where nothing was observed, and the condition."""
+        x = self.check_input(x)
+        u = self.units(x)
+        if mask is not None:
+            u = torch.where(check_mask(mask, x), u, 0.0)
+        return u, self._condition(context, kappa, x.shape[0])
 
-        Args:
-            x: What was passed as data.
-
-        Returns:
-            The data; the same tensor if it is of the weights' type.
-
-        Raises:
-            TypeError: If it is not a floating-point tensor.
-            ValueError: If its shape is not (batch, *shape).
-        """
-        return self.like_weights(check_tensor(x, "x", self.shape, type(self).__name__))
-
-    def check_latents(self, z: Tensor, latent_shape: Sequence[int]) -> Tensor:
-        """Latents, once their type and shape are right.
-
-        Args:
-            z: What was passed as latents.
-            latent_shape: The shape of one example's latents.
-
-        Returns:
-            The same tensor.
-
-        Raises:
-            TypeError: If it is not a floating-point tensor.
-            ValueError: If its shape is not (batch, *latent_shape).
-        """
-        return check_tensor(z, "z", latent_shape, type(self).__name__)
-
-    def check_context(self, context: Tensor | None, batch: int) -> Tensor | None:
-        """The context, once it is there exactly if the model wants one, and of the right shape.
-
-        Args:
-            context: What was passed as context.
-            batch: The number of examples; a context of one row serves all of them.
-
-        Returns:
-            The context with `batch` rows in the type of the weights, or None for an unconditional
-            model.
-
-        Raises:
-            TypeError: If it is not a floating-point tensor.
-            ValueError: If it is missing, superfluous or of a wrong shape.
-        """
-        name = type(self).__name__
-        if self.context_shape is None:
-            if context is not None:
-                msg = (
-                    f"`context` was given, but this {name} is unconditional (`context_shape=None`)"
-                )
-                raise ValueError(msg)
-            return None
-        if context is None:
-            wanted = ", ".join(map(str, self.context_shape))
-            raise ValueError(f"`context` is missing: this {name} needs (batch, {wanted})")
-        context = self.like_weights(check_tensor(context, "context", self.context_shape, name))
-        if context.shape[0] == batch:
-            return context
-        if context.shape[0] != 1:
-            msg = f"`context` must have {batch} rows (one per example) or 1, got {len(context)}"
-            raise ValueError(msg)
-        return context.expand(batch, *self.context_shape)
-
-    def check_kappa(self, kappa: Tensor | float | None, batch: int) -> Tensor | None:
-        """The tolerances, once they are there exactly if the model wants them, and in its range.
-
-        Args:
-            kappa: What was passed as tolerances: a number, or a tensor () or (batch,).
-            batch: The number of examples.
-
-        Returns:
-            The tolerances, (batch,), or None for a model without a `tolerance`.
-
-        Raises:
-            TypeError: If they are not numbers.
-            ValueError: If they are missing, superfluous, of a wrong shape or outside the range.
-        """
-        name = type(self).__name__
-        if self.tolerance is None:
-            if kappa is not None:
-                raise ValueError(f"`kappa` was given, but this {name} has no `tolerance`")
-            return None
-        if kappa is None:
-            low, high = self.tolerance
-            msg = f"`kappa` is missing: this {name} needs a number or (batch,) in [{low}, {high}]"
-            raise ValueError(msg)
-        return check_tolerance(kappa, self.tolerance, batch, self.reference(), name)
-
-    def as_output(self, output: str) -> None:
-        """Sets what follows the decoder's last layer.
-
-        Args:
-            output: "identity" or "sigmoid".
-
-        Raises:
-            ValueError: If there is no such activation.
-        """
-        self.output = as_output(output)
-
-    def observe(self, raw: Tensor) -> tuple[Tensor, Distribution | None]:
-        """The decoder's mean and its distribution, in the units of the data.
-
-        Args:
-            raw: The decoder's numbers, (batch, *decoded_shape).
-
-        Returns:
-            The means, (batch, *shape), and the distribution, None without a `likelihood`.
-        """
-        if self.likelihood is None:
-            return self.units.inverse(activate(raw, self.output)), None
-        mean, distribution = self.likelihood(raw, self.output, self.units)
-        return mean, distribution
-
-    def like_weights(self, x: Tensor) -> Tensor:
-        """The tensor in the weights' type: latents are float32 at least, weights may be half.
-
-        Args:
-            x: Any floating-point tensor.
-
-        Returns:
-            The same values in the weights' type.
-        """
-        return x.to(self.reference().dtype)
+    def _condition(
+        self, context: Tensor | None, kappa: Tensor | float | None, batch: int
+    ) -> Condition:
+        embedding = self.embed(self.check_context(context, batch))
+        return Condition(embedding, self.check_kappa(kappa, batch))

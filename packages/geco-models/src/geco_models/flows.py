@@ -130,6 +130,10 @@ class RealNVP(nn.Module):
         hidden: The sizes of each coupling network's hidden layers.
         context: The number of context features; 0 for an unconditional flow.
         bound: The bound of each coupling's log-scale.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size is too small, or `bound` not positive and finite.
     """
 
     def __init__(

@@ -90,6 +90,9 @@ class DiagonalGaussian:
         mean: The means :math:`m`, (batch, ...).
         log_variance: The log-variances :math:`l`, of the same shape, used as they are: bound
             them first where a network made them (`from_raw` does both).
+
+    Raises:
+        ValueError: If the shapes differ.
     """
 
     def __init__(self, mean: Tensor, log_variance: Tensor) -> None:

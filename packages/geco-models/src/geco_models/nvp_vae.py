@@ -116,6 +116,10 @@ class NVPVAE(AbstractVAE):
             decoder and flow prior; None for an unconditional model.
         output: What follows the decoder's last layer, "identity" or "sigmoid".
         **options: See `Options`; a tolerance also conditions a flow prior.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size is too small, or `flow` or `output` is none of those named.
     """
 
     def __init__(
@@ -182,97 +186,56 @@ class NVPVAE(AbstractVAE):
             with torch.no_grad():  # the fresh model is the one without a tolerance
                 self.flow.context.weight[:, extra:] = 0
 
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
+    @property
+    def latents_shape(self) -> tuple[int, ...]:
+        """The latents of one example, (latents,)."""
+        return (self.latents,)
+
+    def embed(self, context: Tensor | None) -> Tensor | None:
+        """One vector per context."""
+        return None if self.context_encoder is None else self.context_encoder(context)
+
+    def infer(
+        self, u: Tensor, condition: Condition, generator: torch.Generator | None
     ) -> ModelOutput:
         """Encodes, draws one latent per example, and decodes; the KL is that latent's estimate."""
-        posterior, condition = self._posterior(x, context, kappa)
+        posterior = self.encode(u, condition)
         if isinstance(posterior, FlowPosterior):
             z, log_q = posterior.sample_and_log_prob(generator)
         else:
             z = posterior.sample(generator)
             log_q = posterior.log_prob(z)
-        kl = log_q - self._prior_log_prob(z, condition)
-        mean, distribution = self.observe(self._generate(z, condition))
+        kl = log_q - self.log_prior(z, condition)
+        mean, distribution = self.observe(self.generate(self.like_weights(z), condition))
         return ModelOutput(mean, kl, z, distribution=distribution)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
-    ) -> Tensor:
-        """Decodes draws from the prior, through the flow where that is the prior; no gradients."""
-        n = as_positive(n, "n")
-        condition = self._condition(context, kappa, n)
+    def encode(self, u: Tensor, condition: Condition) -> DiagonalGaussian | FlowPosterior:
+        """The posterior of each example: Gaussian under a flow prior, else a flow's."""
+        raw = self.encoder(u, *condition)
+        if self.flow_place == "prior":
+            return DiagonalGaussian.from_raw(raw)
+        mean, log_variance, features = raw.chunk(3, dim=1)
+        base = DiagonalGaussian(mean, bound_log_variance(log_variance))
+        return FlowPosterior(base, self.flow, features)
+
+    def draw(self, n: int, condition: Condition, generator: torch.Generator | None) -> Tensor:
+        """The decoder's numbers at draws from the prior, through the flow where that is it."""
         if self.flow_place == "prior":
             z = self.flow.sample(n, self._prior_context(condition, n), generator)
         else:
             z = standard_normal((n, self.latents), self.reference(), generator)
-        return self.observe(self._generate(z, condition))[0]
+        return self.generate(self.like_weights(z), condition)
 
-    def posterior(
-        self, x: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> DiagonalGaussian | FlowPosterior:
-        """The posterior of each example: Gaussian under a flow prior, else a flow's."""
-        return self._posterior(x, context, kappa)[0]
+    def generate(self, z: Tensor, condition: Condition) -> Tensor:
+        """The decoder's numbers at checked latents."""
+        raw: Tensor = self.decoder(z, *condition)
+        return raw
 
-    def prior_log_prob(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
+    def log_prior(self, z: Tensor, condition: Condition) -> Tensor:
         """The prior's log-density in nats, (batch,): the flow's, or that of N(0, I)."""
-        self.check_latents(z, (self.latents,))
-        return self._prior_log_prob(z, self._condition(context, kappa, z.shape[0]))
-
-    def decode(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
-        """The decoder's mean :math:`g(z)`.
-
-        Args:
-            z: Latents, (batch, latents).
-            context: The context, for a conditional model only.
-            kappa: The tolerances, for a model with a `tolerance` only.
-
-        Returns:
-            The means, `(batch, *shape)`.
-
-        Raises:
-            TypeError: If `z` is not floating point.
-            ValueError: If a shape is wrong, or the context is missing or superfluous.
-        """
-        self.check_latents(z, (self.latents,))
-        condition = self._condition(context, kappa, z.shape[0])
-        return self.observe(self._generate(z, condition))[0]
-
-    def _condition(
-        self, context: Tensor | None, kappa: Tensor | float | None, batch: int
-    ) -> Condition:
-        context = self.check_context(context, batch)
-        embedding = None
-        if self.context_encoder is not None and context is not None:
-            embedding = self.context_encoder(context)
-        return Condition(embedding, self.check_kappa(kappa, batch))
-
-    def _posterior(
-        self, x: Tensor, context: Tensor | None, kappa: Tensor | float | None
-    ) -> tuple[DiagonalGaussian | FlowPosterior, Condition]:
-        x = self.check_input(x)
-        condition = self._condition(context, kappa, x.shape[0])
-        raw = self.encoder(self.units(x), *condition)
         if self.flow_place == "prior":
-            return DiagonalGaussian.from_raw(raw), condition
-        mean, log_variance, features = raw.chunk(3, dim=1)
-        base = DiagonalGaussian(mean, bound_log_variance(log_variance))
-        return FlowPosterior(base, self.flow, features), condition
+            return self.flow.log_prob(z, self._prior_context(condition, z.shape[0]))
+        return standard_log_prob(z)
 
     def _prior_context(self, condition: Condition, batch: int) -> Tensor | None:
         """What a flow prior reads."""
@@ -283,12 +246,3 @@ class NVPVAE(AbstractVAE):
         if condition.context is None:
             return read
         return torch.cat([condition.context, read.to(condition.context.dtype)], dim=1)
-
-    def _prior_log_prob(self, z: Tensor, condition: Condition) -> Tensor:
-        if self.flow_place == "prior":
-            return self.flow.log_prob(z, self._prior_context(condition, z.shape[0]))
-        return standard_log_prob(z)
-
-    def _generate(self, z: Tensor, condition: Condition) -> Tensor:
-        raw: Tensor = self.decoder(self.like_weights(z), *condition)
-        return raw

@@ -35,6 +35,11 @@ class LinearVAE(AbstractGaussianVAE):
         latents: The number of latent dimensions.
         scale: Another name of `input_scale`, of the first version.
         **options: See `Options`.
+
+    Raises:
+        TypeError: If a size is not an integer.
+        ValueError: If a size or `scale` is not positive, or both `scale` and `input_scale` are
+            given.
     """
 
     def __init__(

@@ -201,8 +201,8 @@ def test_weights_are_packed_once_whatever_the_number_of_steps():
         prepared = prepare(
             model.network, model.network.sources(torch.rand(2, 1, 8, 8), None), steps
         )
-        storages = {weights.read.data_ptr() for weights in prepared.weights}
-        assert len(prepared.weights) == steps
+        storages = {parts.read.weight.data_ptr() for parts in prepared.parts}
+        assert len(prepared.parts) == steps
         assert len(storages) == 1
 
 
@@ -239,7 +239,7 @@ def launches(steps):
 
 
 def test_a_training_step_launches_half_of_what_it_did():
-    """1,290 operations before the prior left the loop; nothing reads the host on the way."""
+    """1,290 operations in the first version; nothing reads the host on the way."""
     few, many = launches(4), launches(8)
-    assert many <= 666
-    assert many - few <= 4 * 63
+    assert many <= 600
+    assert many - few <= 4 * 57

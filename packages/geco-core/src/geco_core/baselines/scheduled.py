@@ -104,7 +104,11 @@ class FreeBitsELBO(_FixedSigma):
         self.nats = not_negative("nats", nats)
 
     def cost(self, kl: Tensor, kl_mean: Tensor, batch: dict[str, Any]) -> Tensor:
-        """What the KL costs above the free nats."""
+        """What the KL costs above the free nats.
+
+        Raises:
+            ValueError: If `kl_per_group` is not of shape :math:`(B, K)`.
+        """
         groups: Tensor | None = batch.get("kl_per_group")
         if groups is None:
             return kl_mean.clamp(min=self.nats)

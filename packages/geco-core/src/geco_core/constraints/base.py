@@ -260,7 +260,11 @@ class CallableConstraint(Constraint):
         return 0.0 if self._scale is None else None
 
     def forward(self, x: Any, reconstruction: Any, **batch: Any) -> Tensor:
-        """Calls the function with the keywords that it accepts."""
+        """Calls the function with the keywords that it accepts.
+
+        Raises:
+            TypeError: If it returns no tensor.
+        """
         if self.keywords is not None:
             batch = {key: value for key, value in batch.items() if key in self.keywords}
         call = self._modules["function"] if self._held is None else self._held

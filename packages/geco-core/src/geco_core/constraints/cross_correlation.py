@@ -19,12 +19,18 @@ patch far from the image's own mean, is added to :math:`\epsilon^2`.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from geco_core.constraints.patches import box_mean, check_patches, patch_shape, rounding_floor
+from geco_core.constraints.patches import (
+    box_mean,
+    box_spread,
+    check_patches,
+    patch_shape,
+    rounding_floor,
+)
 from geco_core.constraints.reductions import (
     element_weights,
     mean_per_example,
@@ -37,7 +43,11 @@ from geco_core.validation import check_images, positive
 
 __all__ = ["PatchCrossCorrelation"]
 
-_LEAST = 1e-30  # of a variance in units of the example: its square root has no rounding yet
+_LEAST = 1e-15  # of a deviation in units of the example: its square has no rounding yet
+_EXPONENT = {
+    torch.float32: (torch.int32, 0x7F800000),
+    torch.float64: (torch.int64, 0x7FF0000000000000),
+}
 
 
 class PatchCrossCorrelation(ComplementTolerance):
@@ -133,35 +143,16 @@ class PatchCrossCorrelation(ComplementTolerance):
             if observed is not None:
                 observed = observed.expand_as(x).flatten(0, 1).unsqueeze(1)
             a, b = a.flatten(0, 1).unsqueeze(1), b.flatten(0, 1).unsqueeze(1)
-        (a, unit_a), (b, unit_b) = _normalised(a, observed), _normalised(b, observed)
-
-        fraction: Tensor | None = None
-        divisor: Tensor | None = None
+        weights: Tensor | None = None
         if observed is not None:
             full = observed.expand(-1, -1, *a.shape[2:])
-            fraction = box_mean(full.mean(1), size, stride)
-            divisor = torch.where(fraction > 0, fraction, torch.ones_like(fraction))
-
-        # channels first, and all five in one go: the maps have one channel and few calls
-        maps = torch.stack([m.mean(1) for m in (a, b, a.square(), b.square(), a * b)])
-        moments = box_mean(maps, size, stride)
-        if divisor is not None:
-            moments = moments / divisor
-        mean_a, mean_b, second_a, second_b, second_ab = moments.unbind(0)
-        covariance = second_ab - mean_a * mean_b
-        flat_a, flat_b = (
-            self._flat_variance(second, unit.reshape(-1, *[1] * (second.ndim - 1)))
-            for second, unit in ((second_a, unit_a), (second_b, unit_b))
-        )
-        inverse_a = _positive(second_a - mean_a.square(), flat_a).rsqrt()
-        inverse_b = _positive(second_b - mean_b.square(), flat_b).rsqrt()
-        correlation = (covariance + flat_a.sqrt() * flat_b.sqrt()) * inverse_a * inverse_b
-        missing = 1 - correlation.clamp(-1, 1)  # rounding only
+            weights = box_mean(full.mean(1), size, stride)
+        missing = _missing_correlations(a, b, observed, weights, (self.eps, size, stride))
         if self.per_channel:
             missing = missing.reshape(*x.shape[:2], *missing.shape[1:])
-            if fraction is not None:
-                fraction = fraction.reshape(missing.shape)
-        return mean_per_example(missing, fraction) - self.scale
+            if weights is not None:
+                weights = weights.reshape(missing.shape)
+        return mean_per_example(missing, weights) - self.scale
 
     def example_weights(
         self, x: Tensor, reconstruction: Tensor, *, mask: Tensor | None = None, **batch: Any
@@ -169,41 +160,183 @@ class PatchCrossCorrelation(ComplementTolerance):
         """0 for examples of which nothing was observed."""
         return observed_examples(x, mask)
 
-    def _flat_variance(self, second_moment: Tensor, unit: Tensor) -> Tensor:
-        # away from 0, also where the square of eps in units of large images underflows
-        flat = (self.eps / unit).square().clamp(min=_LEAST)
-        return flat + rounding_floor(second_moment)
-
     def extra_repr(self) -> str:
         """The tolerance, the constant of flat patches and the reduction."""
         return f"kappa={self.kappa:g}, eps={self.eps:g}, reduction={self.reduction!r}"
 
 
-def _positive(variance: Tensor, flat: Tensor) -> Tensor:
-    """The sum of both, away from 0 where rounding made a variance negative."""
-    # not variance.clamp(0): the covariance of equal patches has the same rounding, unclamped
-    return torch.maximum(variance + flat, flat / 2)
+class _Patches(NamedTuple):
+    """The patches of two images; the first axis of each field is that of the images."""
+
+    missing: Tensor
+    """1 less the correlations, (batch, *locations)."""
+
+    correlations: Tensor
+    """The correlations, which rounding may have carried beyond 1."""
+
+    centred: Tensor
+    """Every example less its mean, in its unit, (2, batch, channels, *space)."""
+
+    means: Tensor
+    """The means of the patches, (2, batch, *locations)."""
+
+    inverse: Tensor
+    """One over the standard deviations of the patches, (2, batch, *locations)."""
+
+    scale: Tensor
+    """One over the units of the examples, (2, batch)."""
 
 
-def _normalised(values: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Every example less its mean, in a unit of its own where its values are large.
+def _missing_correlations(
+    a: Tensor,
+    b: Tensor,
+    observed: Tensor | None,
+    weights: Tensor | None,
+    settings: tuple[float, tuple[int, ...], tuple[int, ...]],
+) -> Tensor:
+    """1 less the correlation of corresponding patches, (batch, *locations).
 
-    The unit is a power of 2 and at least 1, so that images up to the range of their type have
-    squares within it and small ones stay as they are, bit for bit.
-
-    Returns:
-        The values, and the unit of every example, (batch,).
+    Args:
+        a: Images, (batch, channels, *space).
+        b: Other images.
+        observed: 1 where an element was observed, 0 elsewhere; None for all.
+        weights: The share of every patch that was observed, (batch, *locations).
+        settings: The deviation of a flat patch, the size of patches and their stride.
     """
+    if torch.compiler.is_compiling():  # a compiler derives as good a gradient
+        return _patches(a, b, observed, weights, *settings).missing
+    missing: Tensor = _MissingCorrelations.apply(a, b, observed, weights, settings)[0]  # type: ignore[no-untyped-call]
+    return missing
+
+
+def _patches(
+    a: Tensor,
+    b: Tensor,
+    observed: Tensor | None,
+    weights: Tensor | None,
+    eps: float,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+) -> _Patches:
+    """The module's formula, for both images in one go: few calls, each of many maps."""
+    both = torch.stack((a, b))
     # shift and unit cancel in every correlation, so their gradient is 0 and not needed
-    constant = values.detach()
+    constant = both.detach()
     if observed is not None:
         constant = torch.where(observed > 0, constant, 0.0)
-    peak = (
-        constant.flatten(1).abs().amax(1) if constant.numel() else constant.new_ones(len(values))
-    )
-    unit = peak.clamp(min=1.0).log2().floor().exp2()
-    axes = (-1, *[1] * (values.ndim - 1))
-    scale = unit.reshape(axes)
-    shifted = values / scale
-    shifted = shifted - mean_per_example(constant / scale, observed).reshape(axes)
-    return shifted if observed is None else torch.where(observed > 0, shifted, 0.0), unit
+    scale = _unit(constant).reciprocal()
+    axes = (*scale.shape, *[1] * (both.ndim - 2))
+    scaled = both * scale.reshape(axes)
+    seen = None if observed is None else observed.unsqueeze(0).expand_as(both).flatten(0, 1)
+    constant = scaled.detach() if observed is None else constant * scale.reshape(axes)
+    centred = scaled - mean_per_example(constant.flatten(0, 1), seen).reshape(axes)
+    if observed is not None:
+        centred = torch.where(observed > 0, centred, 0.0)
+    # channels first: the maps that follow have one
+    products = (centred.unsqueeze(1) * centred).mean(3)
+    maps = torch.cat((centred.mean(2), products.flatten(0, 1)))
+    moments = box_mean(maps, size, stride)
+    if weights is not None:
+        moments = moments / torch.where(weights > 0, weights, 1.0)
+    means, seconds = moments[:2], moments[2:].reshape(2, 2, *moments.shape[1:])
+    covariances = torch.addcmul(seconds, means.unsqueeze(1), means, value=-1).flatten(0, 1)
+    # away from 0, also where eps in units of large images is small: half of what a flat patch has
+    # for a variance, and what its variance cannot resolve
+    least = (eps * scale).clamp(min=_LEAST).reshape(*scale.shape, *[1] * (means.ndim - 2))
+    half = torch.addcmul(rounding_floor(moments[2::3], 0.5), least, least, value=0.5)
+    # no less, where rounding made a variance negative; not variance.clamp(0): the covariance of
+    # equal patches has the same rounding, unclamped
+    inverse = torch.maximum(torch.add(covariances[::3], half, alpha=2), half).rsqrt()
+    root = half.sqrt()
+    raised = torch.addcmul(covariances[1], root[0], root[1], value=2)
+    correlations = raised * inverse[0] * inverse[1]
+    missing = 1 - correlations.clamp(-1, 1)  # rounding only
+    return _Patches(missing, correlations, centred, means, inverse, scale)
+
+
+class _MissingCorrelations(torch.autograd.Function):
+    r"""The formula with its gradient written by hand.
+
+    With :math:`i = (v + \epsilon^2)^{-1/2}`, where a patch holds a pixel,
+
+    .. math:: \partial C / \partial b = i_a i_b (a - m_a) - C\, i_b^2 (b - m_b)
+
+    which is three maps spread over the boxes. There is a gradient of the gradient: that of the
+    formula itself.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        a: Tensor, b: Tensor, observed: Tensor | None, weights: Tensor | None, settings: Any
+    ) -> tuple[Tensor, ...]:
+        return tuple(_patches(a, b, observed, weights, *settings))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.settings = inputs[-1]
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*inputs[:4], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        a, b, observed, weights, *kept = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        found: list[Tensor | None] = [None] * 5
+        if torch.is_grad_enabled():
+            inputs = [one for one, want in zip((a, b), wanted, strict=True) if want]
+            missing = _patches(a, b, observed, weights, *ctx.settings).missing
+            gradients = iter(torch.autograd.grad(missing, inputs, gradient, create_graph=True))
+            found[:2] = [next(gradients) if want else None for want in wanted]
+            return tuple(found)
+        for which, want in enumerate(wanted):
+            if want:
+                found[which] = _gradient(
+                    gradient, weights, _Patches(a, *kept), ctx.settings, which
+                )
+                if observed is not None:
+                    found[which] = found[which] * observed
+        return tuple(found)
+
+
+def _gradient(
+    gradient: Tensor, weights: Tensor | None, patches: _Patches, settings: Any, which: int
+) -> Tensor:
+    """From that of the missing correlations to that of one image."""
+    _, correlations, centred, means, inverse, scale = patches
+    _, size, stride = settings
+    other = 1 - which
+    channels, *space = centred.shape[2:]
+    upstream = gradient * (scale[which] / -channels).reshape(-1, *[1] * (gradient.ndim - 1))
+    if weights is not None:
+        upstream = upstream / torch.where(weights > 0, weights, 1.0)
+    both = upstream * inverse[which] * inverse
+    across, along = both[other], both[which] * correlations
+    constant = torch.addcmul(along * means[which], across, means[other], value=-1)
+    spread = box_spread(torch.stack((constant, across, along)), tuple(space), size, stride)
+    constant, across, along = spread.unsqueeze(2).unbind(0)
+    result = torch.addcmul(constant, across, centred[other])
+    return torch.addcmul(result, along, centred[which], value=-1)
+
+
+def _unit(values: Tensor) -> Tensor:
+    """A power of 2, at least 1, of the size of every example's largest value.
+
+    Images up to the range of their type then have squares within it, and small ones stay as they
+    are, bit for bit.
+
+    Args:
+        values: (2, batch, channels, *space).
+
+    Returns:
+        The units, (2, batch).
+    """
+    if not values.numel():
+        return values.new_ones(values.shape[:2])
+    axes = tuple(range(2, values.ndim))
+    peak = values.abs().amax(axes).clamp(min=1.0)
+    # of a number of at least 1 the exponent's bits alone
+    integer, bits = _EXPONENT[peak.dtype]
+    unit: Tensor = (peak.view(integer) & bits).view(peak.dtype)
+    return unit

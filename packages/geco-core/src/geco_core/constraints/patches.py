@@ -1,14 +1,13 @@
 r"""Means over every patch of an image, without a copy of any patch.
 
-A sum over a box is a sum over its first axis, then over its second, and so on; and a sum over a
-window is that of two windows of half its length. So a box of :math:`k \times k` costs about
-:math:`2 \log_2 k` additions of maps of the image's own size, where an unfolded copy has
-:math:`k^2` such maps. Pooling layers would do the same with fewer calls, but took 3 to 5 times
-as long on a CPU (`benchmarks/patch_correlation.py`); convolutions and cumulative sums would lose
-digits, the former where a GPU or autocast rounds their inputs, the latter in long rows.
+A mean over a box is a mean over windows of its first axis, then of its second, and so on: a box of
+:math:`k \times k` costs :math:`2 k` additions of maps of the image's own size, in one operation
+for each axis, where an unfolded copy has :math:`k^2` such maps. Pooling layers would do the same,
+but took 5 times as long on a CPU (`benchmarks/patch_correlation.py`); convolutions and cumulative
+sums would lose digits, the former where a GPU or autocast rounds their inputs, the latter in long
+rows.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["box_mean", "check_patches", "patch_shape", "rounding_floor"]
+__all__ = ["box_mean", "box_spread", "check_patches", "patch_shape", "rounding_floor"]
 
 # Rounding errors of a variance E[a^2] - E[a]^2 are a few units in the last place of E[a^2]; a
 # floor of this many such units keeps them small against it.
@@ -95,27 +94,50 @@ def box_mean(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> 
     """
     # a compiler derives as good a gradient, and dynamo warns of every custom function
     compiling = torch.compiler.is_compiling()
-    total = _box_sum if compiling else _BoxSum.apply
-    return total(values, size, stride) / math.prod(size)
+    return (_box_mean if compiling else _BoxMean.apply)(values, size, stride)
 
 
-def _box_sum(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+def box_spread(
+    values: Tensor, space: tuple[int, ...], size: tuple[int, ...], stride: tuple[int, ...]
+) -> Tensor:
+    """The transpose of `box_mean`: every element gets the sum over the boxes that hold it.
+
+    Args:
+        values: One number for each box, (..., *locations).
+        space: The lengths of the axes of space.
+        size: The box, one number per axis of space.
+        stride: The step between boxes, one number per axis of space.
+
+    Returns:
+        (..., *space), divided by the box's number of elements.
+    """
+    axes = zip(space, size, stride, strict=True)
+    for axis, (full, length, step) in enumerate(axes, start=values.ndim - len(size)):
+        if step > 1:
+            shape = [*values.shape]
+            shape[axis] = full - length + 1
+            spread = values.new_zeros(shape)
+            spread[(slice(None),) * axis + (slice(None, None, step),)] = values
+            values = spread
+    margins = [margin for length in reversed(size) for margin in (length - 1,) * 2]
+    return box_mean(pad(values, margins), size, (1,) * len(size))
+
+
+def _box_mean(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     first = values.ndim - len(size)
     for axis, (length, step) in enumerate(zip(size, stride, strict=True), start=first):
-        values = _window_sum(values, axis, length)
-        if step > 1:
-            values = values[(slice(None),) * axis + (slice(None, None, step),)]
+        values = values.unfold(axis, length, step).mean(-1)
     return values
 
 
-class _BoxSum(torch.autograd.Function):
-    """The sum over boxes: linear, so its gradient needs no map to be kept."""
+class _BoxMean(torch.autograd.Function):
+    """The mean over boxes: linear, so its gradient needs no map to be kept."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-        return _box_sum(values, size, stride)
+        return _box_mean(values, size, stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -124,42 +146,9 @@ class _BoxSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # every element gets the sum over the boxes that hold it: again a sum over boxes
-        axes = zip(ctx.space, ctx.size, ctx.stride, strict=True)
-        for axis, (space, length, step) in enumerate(axes, start=gradient.ndim - len(ctx.size)):
-            if step > 1:
-                shape = [*gradient.shape]
-                shape[axis] = space - length + 1
-                spread = gradient.new_zeros(shape)
-                spread[(slice(None),) * axis + (slice(None, None, step),)] = gradient
-                gradient = spread
-        margins = [margin for length in reversed(ctx.size) for margin in (length - 1,) * 2]
-        padded = pad(gradient, margins)
-        ones = (1,) * len(ctx.size)
-        return _BoxSum.apply(padded, ctx.size, ones), None, None  # type: ignore[no-untyped-call]
+        return box_spread(gradient, ctx.space, ctx.size, ctx.stride), None, None
 
 
-def _window_sum(values: Tensor, axis: int, length: int) -> Tensor:
-    """The sums over all windows of some length along an axis."""
-    total, covered = None, 0  # what the windows hold so far
-    part, width = values, 1  # sums over windows of a power of two
-    while True:
-        if length & width:
-            if total is None:
-                total = part
-            else:
-                count = values.shape[axis] - (covered + width) + 1
-                total = total.narrow(axis, 0, count) + part.narrow(axis, covered, count)
-            covered += width
-        if 2 * width > length:
-            break
-        count = part.shape[axis] - width
-        part = part.narrow(axis, 0, count) + part.narrow(axis, width, count)
-        width *= 2
-    # a window of one element alone would be the input itself
-    return values.clone() if total is None or total is values else total
-
-
-def rounding_floor(second_moment: Tensor) -> Tensor:
+def rounding_floor(second_moment: Tensor, share: float = 1.0) -> Tensor:
     """What a variance computed from this second moment cannot resolve, without gradient."""
-    return _UNITS * torch.finfo(second_moment.dtype).eps * second_moment.detach()
+    return share * _UNITS * torch.finfo(second_moment.dtype).eps * second_moment.detach()

@@ -204,16 +204,15 @@ def interpolated(values: Tensor, weights: Tensor) -> Tensor:
     Values far below the largest one, 0 among them, are approached linearly.
 
     Args:
-        values: The values at the knots, :math:`(K,)`.
-        weights: What :func:`hats` returned, :math:`(*, K)`.
+        values: The values at the knots, :math:`(K,)`, or several such rows, :math:`(R, K)`.
+        weights: What :func:`hats` returned, :math:`(B, K)`.
 
     Returns:
-        The values :math:`(*)`.
+        The values, :math:`(B,)` or :math:`(R, B)`.
     """
-    floor = 1e-3 * values.amax() + TINY
-    logarithms: Tensor = weights @ (values + floor).log()
-    between: Tensor = (logarithms.exp() - floor).clamp(min=0.0)
-    return between
+    floor = 1e-3 * values.amax(-1, keepdim=True) + TINY
+    logarithms = (values + floor).log() @ weights.t()
+    return (logarithms.exp() - floor).clamp(min=0.0)
 
 
 def tightest_met(kappa: Sequence[float], reached: Sequence[float], met: Sequence[bool]) -> float:

@@ -20,6 +20,7 @@ At every fixed point :math:`c_k = 0` at all knots, whatever the divisors. Constr
 tolerance are means over the whole batch. All of it is this project's choice [ours].
 """
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -28,10 +29,10 @@ import torch
 from torch import Tensor
 
 from geco_core.constraints.base import Measure
-from geco_core.constraints.tolerance_range import TINY, hats, interpolated
-from geco_core.multipliers.arithmetic import TENSORS
+from geco_core.constraints.tolerance_range import MOST, TINY, hats, interpolated
+from geco_core.multipliers.arithmetic import NUMBERS, TENSORS
 from geco_core.multipliers.observed import Seen
-from geco_core.multipliers.state import Multipliers
+from geco_core.multipliers.state import Multipliers, by_column
 from geco_core.multipliers.update import ColumnUpdate, Observation
 
 if TYPE_CHECKING:
@@ -95,6 +96,10 @@ def observed_along(
         ranks: The process group, in a tuple, whose ranks see a part of the batch each.
     """
     multipliers.widen()
+    if ranks is None and len(parts) == 1:
+        quick = _on_host(multipliers, kl, parts[0])
+        if quick is not None:
+            return quick
     table, examples = multipliers.table, kl.shape[0]
     kl = kl.detach().to(table.dtype)
     values: list[Tensor] = []
@@ -143,6 +148,8 @@ def loss_along(multipliers: Multipliers, kl: Tensor, parts: Sequence[Part], seen
         seen: What :func:`observed_along` returned.
     """
     update = cast("ColumnUpdate", multipliers.update)
+    if seen.on_host:
+        return _loss_on_host(multipliers, kl, cast("AtKnots", parts[0]), seen)
     weight, adds = update.weigh(TENSORS, update.columns(multipliers.table), seen.observation)
     adds = adds * torch.ones_like(weight)
     columns = _columns(parts)
@@ -176,6 +183,37 @@ def loss_along(multipliers: Multipliers, kl: Tensor, parts: Sequence[Part], seen
         counts = cast("Tensor", seen.counts)[seen.ranges[0]]
         loss = loss + sum(fixed) * (counts / at_knots).sum() / counts.sum().clamp(min=TINY)
     return loss.to(kl.dtype)
+
+
+def _on_host(multipliers: Multipliers, kl: Tensor, part: Part) -> Seen | None:
+    """The same in plain numbers for a single range, whose violations are finite."""
+    if not isinstance(part, AtKnots) or not multipliers.on_host(part.hats.shape[1], MOST):
+        return None
+    tensors = (kl, part.violations, part.hats)
+    # fake tensors and those of other tracers are subclasses
+    if not all(type(one) is Tensor and one.dtype == kl.dtype for one in tensors):
+        return None
+    each = torch.stack([part.violations.detach(), kl.detach(), torch.ones_like(kl)])
+    values, losses, counts = (each @ part.counts()).tolist()
+    if not math.isfinite(sum(values) + sum(losses)):
+        return None  # which knots have seen what is not finite, is seen in tensors
+    observation = Observation(
+        [value / (count or 1.0) for value, count in zip(values, counts, strict=True)],
+        [loss / (count or 1.0) for loss, count in zip(losses, counts, strict=True)],
+        [part.elements] * len(counts),
+        1.0,
+    )
+    return Seen(observation, counts, len(kl), (slice(0, len(counts)),))
+
+
+def _loss_on_host(multipliers: Multipliers, kl: Tensor, part: AtKnots, seen: Seen) -> Tensor:
+    update = cast("ColumnUpdate", multipliers.update)
+    pairs = zip(multipliers.columns(), by_column(seen.observation), strict=True)
+    weighed = [update.weigh(NUMBERS, column, one) for column, one in pairs]
+    table = part.hats.new_tensor(list(zip(*weighed, strict=True)))
+    multiplier, adds = interpolated(table, part.hats)
+    loss: Tensor = (kl + multiplier * part.losses()) / update.divisor(TENSORS, adds)
+    return loss.mean()
 
 
 def _columns(parts: Sequence[Part]) -> list[slice]:

@@ -20,7 +20,7 @@ class Seen(NamedTuple):
 
     observation: Observation
     """The means: of the violations in the units of the rule, and of the loss."""
-    counts: Tensor | None
+    counts: "Tensor | list[float] | None"
     """The examples behind each violation, None where they are all examples."""
     examples: int | Tensor
     """The examples behind the loss."""
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
         """The same for the examples of all ranks; one message."""
         violation, loss, elements, share = self.observation
         local = cast("int", self.examples)
-        counts = torch.full_like(violation, float(local)) if self.counts is None else self.counts
+        counts = self._counts()
         grouped = isinstance(share, Tensor)
         single = loss.ndim == 0
         weight = local if single else counts
@@ -75,14 +75,17 @@ class Seen(NamedTuple):
         )
         return Seen(observation, total, examples, self.ranges)
 
-    def enough(self) -> Tensor | None:
+    def enough(self) -> "Tensor | list[bool] | None":
         """Of which multipliers something was seen, :math:`(L,)`; None for all.
 
         Of a knot half an example at least: its neighbour knows more of one that lies further off.
         """
         if self.counts is None:
             return None
-        enough = self.counts > 0
+        if isinstance(self.counts, list):  # the knots of one range
+            least = 0.5 * sum(self.counts) / cast("int", self.examples)
+            return [count > 0 and count >= least for count in self.counts]
+        enough: Tensor = self.counts > 0
         for where in self.ranges:
             counts = self.counts[where]
             half = counts * self.examples >= 0.5 * counts.sum()
@@ -91,7 +94,7 @@ class Seen(NamedTuple):
 
     def _counts(self) -> Tensor:
         if self.counts is not None:
-            return self.counts
+            return cast("Tensor", self.counts)
         violation: Tensor = self.observation.violation
         return torch.ones_like(violation) * self.examples
 

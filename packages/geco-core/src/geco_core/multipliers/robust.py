@@ -63,7 +63,7 @@ AT_CEILING = 0.99
 
 @dataclass(frozen=True, slots=True)
 class RobustUpdate(ColumnUpdate):
-    r"""The default rule, made to need no tuning: see the module's formulas.
+    r"""The default rule, made to need no tuning: see :mod:`geco_core.multipliers.robust`.
 
     What settings make of it:
 

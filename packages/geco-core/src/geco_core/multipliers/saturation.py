@@ -36,11 +36,16 @@ class SaturationWatch(Watch):
         within: set[int] = set()
         for name, where, constraint, along in labelled.ranges():
             within |= {*range(where.start, where.stop)}
-            if not any(saturated[where]):
+            average = multipliers.moving_average(scales) / multipliers.as_tensor(scales)
+            # NaN where nothing was seen yet
+            met = [value <= TOLERANCE for value in average[where].tolist()]
+            if all(met):
                 self._said.discard(name)
-            elif name not in self._said:
+            # not before the loose end has settled: what can be reached is not known earlier
+            stuck = saturated[where]
+            if any(stuck) and (met[-1] or all(stuck)) and name not in self._said:
                 self._said.add(name)
-                _warn_range(name, constraint, along, where, multipliers, scales)
+                _warn_range(name, constraint, along, average[where], met)
         for i, (name, one) in enumerate(named.items()):
             if i in within:
                 continue
@@ -79,15 +84,11 @@ def _warn_range(
     name: str,
     constraint: ToleranceConstraint,
     along: Scale,
-    where: slice,
-    multipliers: Multipliers,
-    scales: Sequence[float],
+    average: Tensor,
+    met: Sequence[bool],
 ) -> None:
-    allowed = multipliers.as_tensor(scales)[where]
-    average = multipliers.moving_average(scales)[where]
-    met = (average / allowed <= TOLERANCE).tolist()
-    reached = constraint.tolerance(average + allowed).tolist()
-    kappa = along.at_knots()
+    allowed, kappa = average.new_tensor(constraint.scales), along.at_knots()
+    reached = constraint.tolerance(allowed * (1.0 + average)).tolist()
     tightest = tightest_met(kappa, reached, met)
     if tightest == tightest:
         said = (

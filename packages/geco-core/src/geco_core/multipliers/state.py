@@ -14,7 +14,7 @@ from geco_core.multipliers.update import COMMON_ROWS, ColumnUpdate, MultiplierUp
 if TYPE_CHECKING:
     from torch import distributed as dist
 
-__all__ = ["Multipliers", "has_common_rows"]
+__all__ = ["Multipliers", "by_column", "has_common_rows"]
 
 _CODES: dict[torch.dtype, Literal["f", "d"]] = {torch.float32: "f", torch.float64: "d"}
 _HALVES = (torch.float16, torch.bfloat16)
@@ -80,7 +80,7 @@ class Multipliers(nn.Module):
             and m.value.ndim == 0
             for m in measures
         )
-        if plain and ranks is None and self._on_host(len(measures)):
+        if plain and ranks is None and self.on_host(len(measures)):
             numbers = [cast("float", m.value.tolist()) for m in measures]
             violation = [number / scale for number, scale in zip(numbers, scales, strict=True)]
             known = [float(value) for value in elements]
@@ -139,8 +139,8 @@ class Multipliers(nn.Module):
         scales: Sequence[float],
         observation: Observation,
     ) -> Tensor:
-        update, columns = cast("ColumnUpdate", self.update), self._columns(self.table)
-        each = _by_column(observation)
+        update, columns = cast("ColumnUpdate", self.update), self.columns()
+        each = by_column(observation)
         loss_weight, weights = update.host_weights(columns, each)
         total = loss * loss_weight
         for m, weight, scale in zip(measures, weights, scales, strict=True):
@@ -162,7 +162,7 @@ class Multipliers(nn.Module):
         """
         table, observation, enough = self.table, seen.observation, seen.enough()
         if seen.on_host:
-            self._ascend_on_host(observation)
+            self._ascend_on_host(observation, cast("list[bool] | None", enough))
             return
         if self.table.dtype != observation.violation.dtype:
             violation, loss, elements, share = observation
@@ -175,7 +175,7 @@ class Multipliers(nn.Module):
         finite = (violation - violation).add(loss - loss).eq(0.0)
         moved = torch.where(finite, moved, kept)
         if enough is not None:
-            moved = torch.where(enough, moved, table)
+            moved = torch.where(cast("Tensor", enough), moved, table)
         if torch.compiler.is_compiling():
             # compiled together with the loss, a table changed in place would be read by a
             # backward that recomputes the weights: wrong gradients without an error
@@ -192,12 +192,15 @@ class Multipliers(nn.Module):
         if not seen.on_host:
             return seen
         violation, loss, elements, share = seen.observation
-        values = (self.as_tensor(violation), self.as_tensor([loss])[0], self.as_tensor(elements))
-        return seen._replace(observation=Observation(*values, share))
+        loss = self.as_tensor(loss if isinstance(loss, list) else [loss])
+        loss = loss if isinstance(seen.observation.loss, list) else loss[0]
+        counts = self.as_tensor(seen.counts) if isinstance(seen.counts, list) else seen.counts
+        values = Observation(self.as_tensor(violation), loss, self.as_tensor(elements), share)
+        return seen._replace(observation=values, counts=counts)
 
-    def _on_host(self, columns: int) -> bool:
+    def on_host(self, columns: int, few: int = FEW) -> bool:
         """Whether plain numbers may be used: in host memory, known, and not being traced."""
-        if columns > FEW or torch.compiler.is_compiling():
+        if columns > few or torch.compiler.is_compiling():
             return False
         table = self._buffers["table"]  # quicker than the attribute
         return (
@@ -208,9 +211,12 @@ class Multipliers(nn.Module):
             and table.shape[1] == columns
         )
 
-    def _ascend_on_host(self, observation: Observation) -> None:
-        table, update = self.table, cast("ColumnUpdate", self.update)
-        columns = update.host_advance(self._columns(table), _by_column(observation))
+    def _ascend_on_host(self, observation: Observation, enough: list[bool] | None) -> None:
+        table, update, before = self.table, cast("ColumnUpdate", self.update), self.columns()
+        columns = update.host_advance(before, by_column(observation))
+        if enough is not None:
+            both = zip(columns, before, enough, strict=True)
+            columns = [new if moves else old for new, old, moves in both]
         # a tensor over memory that is written as plain numbers: much quicker than torch.tensor
         memory, view = self._staging or self._stage(table)
         if view.dtype is not table.dtype or view.shape != table.shape:
@@ -232,9 +238,9 @@ class Multipliers(nn.Module):
         self.__dict__["_staging"] = memory, view
         return memory, view
 
-    def _columns(self, table: Tensor) -> Sequence[Mapping[str, float]]:
+    def columns(self) -> Sequence[Mapping[str, float]]:
         """The table in plain numbers, read anew only where somebody else has changed it."""
-        known = self._known
+        table, known = self.table, self._known
         if known is not None and known[0] is table and known[1] == table._version:
             return known[2]
         rows = self.update.rows
@@ -325,10 +331,12 @@ def has_common_rows(rows: Iterable[str]) -> bool:
     return {*COMMON_ROWS} <= {"multiplier" if row == _LOGARITHM else row for row in rows}
 
 
-def _by_column(observation: Observation) -> list[Observation]:
+def by_column(observation: Observation) -> list[Observation]:
     """Observations of single multipliers, in plain numbers."""
     violation, loss, elements, _ = observation
-    return [Observation(v, loss, d, 1.0) for v, d in zip(violation, elements, strict=True)]
+    losses = loss if isinstance(loss, list) else [loss] * len(violation)
+    each = zip(violation, losses, elements, strict=True)
+    return [Observation(v, one, d, 1.0) for v, one, d in each]
 
 
 def _joined(parts: Sequence[Tensor], like: Tensor) -> Tensor:

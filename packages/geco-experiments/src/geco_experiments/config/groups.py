@@ -39,7 +39,12 @@ def _shortest(number: float) -> str:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """Which images, how many of them, and in which form."""
+    """Which images, how many of them, and in which form.
+
+    Raises:
+        TypeError: If a field has a value of the wrong type.
+        ValueError: If a field has a value that it cannot have.
+    """
 
     name: Annotated[str, arg(aliases=["--dataset"])] = "digits"
     """A name that `geco data check` lists, or own data: a file (.npz, .npy, .nc) or a folder."""
@@ -120,7 +125,12 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which model and how large; a field that a model does not use is ignored by it."""
+    """Which model and how large; a field that a model does not use is ignored by it.
+
+    Raises:
+        TypeError: If a field has a value of the wrong type.
+        ValueError: If a field has a value that it cannot have.
+    """
 
     name: Annotated[str, arg(aliases=["--model"])] = "auto"
     """linear-vae, mlp-vae, conv-vae, nvp-vae, conv-draw; auto: conv-vae, mlp-vae for vectors."""
@@ -154,7 +164,12 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What training minimises: GECO under a constraint, or one of the three baselines."""
+    """What training minimises: GECO under a constraint, or one of the three baselines.
+
+    Raises:
+        TypeError: If a field has a value of the wrong type.
+        ValueError: If a field has a value that it cannot have.
+    """
 
     name: Annotated[ObjectiveName, arg(aliases=["--objective"])] = "geco"
     """geco: KL under a constraint; elbo: fixed beta; annealed-elbo: GQN's schedule; sigma-vae."""
@@ -261,7 +276,12 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The loop: Adam with a rate that is constant at first and then falls as a half cosine."""
+    """The loop: Adam with a rate that is constant at first and then falls as a half cosine.
+
+    Raises:
+        TypeError: If a field has a value of the wrong type.
+        ValueError: If a field has a value that it cannot have.
+    """
 
     steps: Annotated[int, arg(aliases=["--steps"])] = 4000
     """Optimizer steps."""
@@ -300,7 +320,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """How a run is carried out. Recorded, but no part of its name."""
+    """How a run is carried out. Recorded, but no part of its name.
+
+    Raises:
+        TypeError: If a field has a value of the wrong type.
+        ValueError: If a field has a value that it cannot have.
+    """
 
     device: Annotated[str, arg(aliases=["--device"])] = "auto"
     """A torch device such as `cpu` or `cuda`; `auto` takes an accelerator where there is one."""

@@ -49,6 +49,7 @@ def load(
         The dataset. The variable `name` holds each run's name, empty where there is none.
 
     Raises:
+        ValueError: if there is no such layout.
         RunError: if there is no finished run, one is damaged, or the runs are no grid.
         SchemaError: if one is of a newer schema than this version reads.
     """

@@ -1,6 +1,13 @@
-"""ConvDraw (Gregor et al., 2016): the model, one step of it, its networks, its recurrent cell."""
+"""ConvDraw (Gregor et al., 2016), of one layer and of several: models, steps, recurrent cell."""
 
 from geco_models.conv_draw.conv_lstm import ConvLSTMCell
 from geco_models.conv_draw.model import ConvDraw, ConvDrawPosterior
+from geco_models.conv_draw.stacked import StackedConvDraw, StackedPosterior
 
-__all__ = ["ConvDraw", "ConvDrawPosterior", "ConvLSTMCell"]
+__all__ = [
+    "ConvDraw",
+    "ConvDrawPosterior",
+    "ConvLSTMCell",
+    "StackedConvDraw",
+    "StackedPosterior",
+]

@@ -40,6 +40,9 @@ class ConvLSTMCell(nn.Module):
         hidden: The number of channels :math:`H` of the hidden and of the cell state.
         kernel: The odd side of the convolution.
 
+    Raises:
+        ValueError: If a number of channels is too small or `kernel` is even.
+
     Attributes:
         weight: :math:`(4 H, C + H, k, k)`, the columns of the inputs before those of the state.
         bias: :math:`(4 H)`.

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from geco_models.base import AbstractVAE, Condition, Options
-from geco_models.conv_draw.network import DrawNetwork
+from geco_models.conv_draw.conv_lstm import traced
+from geco_models.conv_draw.network import DrawNetwork, picture_arguments
 from geco_models.conv_draw.step import DrawState
 from geco_models.conv_draw.unrolled import (
     Carry,
-    StepOffsets,
-    StepWeights,
+    StepParts,
     finish,
     prepare,
     unrolled_step,
@@ -100,25 +100,15 @@ class ConvDraw(AbstractVAE):
             "checkpoint": checkpoint,
         }
         super().__init__(as_shape(shape, dims=(3,)), config, context_shape, **options)
-        likelihood = None if self.likelihood is None else self.likelihood.name
         self.steps = as_positive(steps, "steps")
         self.checkpoint = bool(checkpoint)
-        if as_positive(kernel, "kernel") % 2 == 0:
-            raise ValueError(f"`kernel` must be odd so that planes keep their size, got {kernel}")
+        latent_channels = as_positive(latent_channels, "latent_channels")
         self.network = DrawNetwork(
-            self.shape,
             self.steps,
-            as_positive(latent_channels, "latent_channels"),
-            as_positive(hidden, "hidden"),
-            hidden if features is None else as_positive(features, "features"),
-            self.context_shape,
+            latent_channels,
             bool(shared),
-            as_positive(stride, "stride"),
-            kernel,
-            None if canvas is None else as_positive(canvas, "canvas"),
-            spread=self.decoded_shape != self.shape,
-            start=0.5 if self.units.identity and likelihood != "bernoulli" else 0.0,
-            tolerance=self.tolerance,
+            self.tolerance,
+            picture_arguments(self, hidden, features, stride, kernel, canvas),
         )
         self.latent_shape = (self.steps, latent_channels, *self.network.size)
         # the layout of the weights is the one that convolutions run in, whatever that of `x` is;
@@ -134,7 +124,7 @@ class ConvDraw(AbstractVAE):
         return noise.split(batch)  # type: ignore[no-untyped-call,no-any-return]
 
     def infer_step(
-        self, carry: Carry, weights: StepWeights, offsets: StepOffsets, noise: Tensor
+        self, carry: Carry, parts: StepParts, noise: Tensor
     ) -> tuple[Carry, Tensor, Tensor, Tensor]:
         """One step of `forward`: `geco_models.conv_draw.unrolled.unrolled_step`.
 
@@ -143,54 +133,41 @@ class ConvDraw(AbstractVAE):
 
         Args:
             carry: The state before it.
-            weights: The weights of this step.
-            offsets: What is added to its gates.
+            parts: What this step applies.
             noise: Standard normal noise, (batch, latent channels, h, w).
 
         Returns:
-            The next state, the posterior's raw statistics, the latent, and what prior head and
+            The next state, the posterior's statistics, the latent, and what prior head and
             canvas read.
         """
-        return unrolled_step(carry, weights, offsets, noise)
+        return unrolled_step(carry, parts, noise)
 
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
+    @property
+    def latents_shape(self) -> tuple[int, ...]:
+        """The latents of one example, (steps, latent channels, h, w)."""
+        return self.latent_shape
+
+    def infer(
+        self, u: Tensor, condition: Condition, generator: torch.Generator | None
     ) -> ModelOutput:
         """Encodes and paints, step by step.
 
-        Args:
-            x: Images in [0, 1], (batch, C, H, W).
-            context: The context, `(batch, *context_shape)`, for a conditional model only.
-            generator: The source of randomness; the global one if None.
-            kappa: The tolerances, a number or (batch,), for a model with a `tolerance` only.
-
-        Returns:
-            Reconstruction (batch, C, H, W), KL (batch,) in nats, latents
-            (batch, steps, latent channels, h, w), the KL of each step (batch, steps), and that of
-            each latent.
-
-        Raises:
-            TypeError: If `x` or `context` is not floating point.
-            ValueError: If a shape is wrong, or the context is missing or superfluous.
+        `latents` of the output are (batch, steps, latent channels, h, w); `kl_steps` has the KL
+        of each step.
         """
-        x = self.check_input(x)
-        condition = self._condition(context, kappa, x.shape[0])
-        sources = self.network.sources(self.units(x), *condition)
-        batch = x.shape[0]
-        prepared = prepare(self.network, sources, self.steps)
+        sources = self.network.sources(u, *condition)
+        batch = u.shape[0]
         again = self.checkpoint and torch.is_grad_enabled()
+        # not where a step is computed again, to save the memory that sharing takes, nor where it
+        # was replaced by a compiled one, which takes tensors only
+        replaced = "infer_step" in vars(self)
+        share = torch.is_grad_enabled() and not (again or replaced or traced())
+        prepared = prepare(self.network, sources, self.steps, share)
         carry = prepared.carry
-        raws, latents, shown = [], [], []
-        for arguments in zip(
-            prepared.weights, prepared.offsets, self._noise(batch, generator), strict=True
-        ):
+        statistics, latents, shown = [], [], []
+        for arguments in zip(prepared.parts, self._noise(batch, generator), strict=True):
             if again:
-                carry, raw, z, read = recompute(
+                carry, found, z, read = recompute(
                     self.infer_step,
                     carry,
                     *arguments,
@@ -198,12 +175,12 @@ class ConvDraw(AbstractVAE):
                     preserve_rng_state=False,
                 )
             else:
-                carry, raw, z, read = self.infer_step(carry, *arguments)
-            raws.append(raw)
+                carry, found, z, read = self.infer_step(carry, *arguments)
+            statistics.append(found)
             latents.append(z)
             shown.append(read)
-        kl = finish(self.network, prepared, raws, shown, batch)
-        kl_steps = kl.sum((2, 3, 4)).T
+        kl = finish(self.network, prepared, statistics, shown, batch)
+        kl_steps = kl.sum((1, 2, 3)).view(self.steps, batch).T
         numbers = self.network.numbers(carry.canvas, carry.pair[0])
         mean, distribution = self.observe(numbers)
         return ModelOutput(
@@ -211,79 +188,30 @@ class ConvDraw(AbstractVAE):
             kl_steps.sum(1),
             torch.stack(latents, dim=1),
             kl_steps,
-            kl.transpose(0, 1),
+            kl.view(self.steps, batch, *kl.shape[1:]).transpose(0, 1),
             distribution,
         )
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
-    ) -> Tensor:
-        """Paints from the prior alone; the posterior's networks take no part.
+    def encode(self, u: Tensor, condition: Condition) -> "ConvDrawPosterior":
+        """The posterior over the latents of all steps, for each example."""
+        return ConvDrawPosterior(self, u, condition)
 
-        Args:
-            n: The number of images.
-            context: The context, `(n, *context_shape)` or one for all, `(1, *context_shape)`;
-                for a conditional model only.
-            generator: The source of randomness; the global one if None.
-            kappa: The tolerances, for a model with a `tolerance` only.
+    def draw(self, n: int, condition: Condition, generator: torch.Generator | None) -> Tensor:
+        """Paints from the prior alone; the posterior's networks take no part."""
+        return self._painted(condition, self._noise(n, generator), drawn=False)
 
-        Returns:
-            The decoder's means, (n, C, H, W).
+    def generate(self, z: Tensor, condition: Condition) -> Tensor:
+        """What given latents of all steps, (batch, steps, latent channels, h, w), paint."""
+        return self._painted(condition, z.unbind(1), drawn=True)
 
-        Raises:
-            TypeError: If `n` is not an integer.
-            ValueError: If `n` is not positive, or the context is missing or superfluous.
-        """
-        n = as_positive(n, "n")
-        condition = self._condition(context, kappa, n)
-        state, _ = self._paint(condition, self._noise(n, generator), drawn=False)
-        return self.observe(self.network.numbers(state.canvas, state.decoder[0]))[0]
-
-    def decode(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
-        """The images that given latents paint.
-
-        Args:
-            z: Latents of all steps, (batch, steps, latent channels, h, w).
-            context: The context, for a conditional model only.
-            kappa: The tolerances, for a model with a `tolerance` only.
-
-        Returns:
-            The decoder's means, (batch, C, H, W).
-        """
-        self.check_latents(z, self.latent_shape)
-        condition = self._condition(context, kappa, z.shape[0])
-        state, _ = self._paint(condition, z.unbind(1), drawn=True)
-        return self.observe(self.network.numbers(state.canvas, state.decoder[0]))[0]
-
-    def prior_log_prob(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
-        r"""The log-density :math:`\sum_t \ln p(z_t | z_{<t})` of given latents.
-
-        Args:
-            z: Latents of all steps, (batch, steps, latent channels, h, w).
-            context: The context, for a conditional model only.
-            kappa: The tolerances, for a model with a `tolerance` only.
-
-        Returns:
-            The log-densities in nats, (batch,).
-        """
-        self.check_latents(z, self.latent_shape)
-        condition = self._condition(context, kappa, z.shape[0])
+    def log_prior(self, z: Tensor, condition: Condition) -> Tensor:
+        r"""The log-density :math:`\sum_t \ln p(z_t | z_{<t})` in nats, (batch,)."""
         return self._paint(condition, z.unbind(1), drawn=True)[1]
 
-    def _condition(
-        self, context: Tensor | None, kappa: Tensor | float | None, batch: int
-    ) -> Condition:
-        return Condition(self.check_context(context, batch), self.check_kappa(kappa, batch))
+    def _painted(self, condition: Condition, numbers: Sequence[Tensor], drawn: bool) -> Tensor:
+        """The numbers of the last canvas over latents (`drawn`) or noise."""
+        state, _ = self._paint(condition, numbers, drawn)
+        return self.network.numbers(state.canvas, state.decoder[0])
 
     def _paint(
         self, condition: Condition, numbers: Sequence[Tensor], drawn: bool
@@ -303,22 +231,6 @@ class ConvDraw(AbstractVAE):
             state = DrawState(canvas, prior_state, state.posterior, decoder_state, z)
         return state, total
 
-    def posterior(
-        self, x: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> "ConvDrawPosterior":
-        """The posterior over the latents of all steps, for each example.
-
-        Args:
-            x: Images in [0, 1], (batch, C, H, W).
-            context: The context, for a conditional model only.
-            kappa: The tolerances, for a model with a `tolerance` only.
-
-        Returns:
-            An object that samples and evaluates.
-        """
-        x = self.check_input(x)
-        return ConvDrawPosterior(self, x, self._condition(context, kappa, x.shape[0]))
-
 
 class ConvDrawPosterior:
     r"""The batch of densities :math:`q(z_{1..T} | x) = \prod_t q(z_t | x, z_{<t})`.
@@ -327,15 +239,15 @@ class ConvDrawPosterior:
 
     Args:
         model: The model.
-        x: Checked images, (batch, C, H, W).
+        u: Checked images in the networks' units, (batch, C, H, W).
         condition: The checked context and tolerances.
     """
 
-    def __init__(self, model: ConvDraw, x: Tensor, condition: Condition) -> None:
+    def __init__(self, model: ConvDraw, u: Tensor, condition: Condition) -> None:
         self._model = model
-        self._batch = x.shape[0]
+        self._batch = u.shape[0]
         network = model.network
-        self._sources = network.sources(model.units(x), *condition)
+        self._sources = network.sources(u, *condition)
         self._offsets = network.offsets(self._sources)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:

@@ -23,7 +23,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from geco_models.conv_draw.alignment import aligned
 from geco_models.conv_draw.conv_lstm import ConvLSTMCell
 from geco_models.gaussian import DiagonalGaussian
 from geco_models.tolerance import modulations
@@ -150,9 +152,13 @@ class DrawCore(nn.Module):
             prior, posterior, decoder = self.context_gates(sources.context).chunk(3, dim=1)
         if sources.image is None or sources.features is None:
             return Offsets(prior, None, decoder, factors)
-        # the error m - x enters through the weights of m; this is its constant part
-        seen = self.image_gates(torch.cat((sources.features, sources.image), dim=1))
-        seen = seen - self.posterior_cell.contribution(sources.image, self.read_from)
+        # the error m - x enters through the weights of m: its constant part through their
+        # negatives
+        features, pixels = sources.features.shape[1], sources.image.shape[1]
+        of_error = self.posterior_cell.weight[:, self.read_from : self.read_from + pixels]
+        weight = self.image_gates.weight - functional.pad(of_error, (0, 0, 0, 0, features, 0))
+        planes = torch.cat((sources.features, sources.image), dim=1)
+        seen = aligned(planes, weight)
         seen = seen if posterior is None else seen + posterior
         return Offsets(prior, seen, decoder, factors)
 

@@ -8,11 +8,12 @@ The formulas are those of `geco_models.conv_draw.step`; only the order of the wo
   nothing of each other: they advance together, as two groups of one convolution, with one set
   of pointwise operations. The prior's first step, which sees no latent, is computed once for the
   whole batch.
-- Constant parts and biases of the posterior's gates are added once a step, as one tensor.
-- Each step has a view of the weights of its own: their gradients are then summed over the steps by
-  one operation, not added step by step.
+- The first step stands apart, its states being the same for all examples; the following ones
+  share their weights (`geco_models.conv_draw.convolutions`), whose gradients are computed once.
 - States have the type that the gates are computed in, half precision under autocast; the canvas
   and the latents stay in the weights' type at least.
+- In half precision channels are padded with zeros to multiples of 8, as matrix units want them:
+  what is made of zeros stays zero, and nothing of it is returned.
 """
 
 from collections.abc import Sequence
@@ -22,53 +23,46 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from geco_models.conv_draw.alignment import widened, working_type
 from geco_models.conv_draw.conv_lstm import advance_in_place, traced
+from geco_models.conv_draw.convolutions import Convolution, SharedConvolution, shared
 from geco_models.conv_draw.network import DrawNetwork
+from geco_models.conv_draw.statistics import draw, kl_of_path
 from geco_models.conv_draw.step import DrawCore, Offsets, Sources
-from geco_models.gaussian import LOG_VARIANCE_BOUND, DiagonalGaussian
+from geco_models.gaussian import LOG_VARIANCE_BOUND
 
-__all__ = ["Carry", "Prepared", "StepOffsets", "StepWeights", "finish", "prepare", "unrolled_step"]
+__all__ = ["Carry", "Prepared", "StepParts", "finish", "prepare", "unrolled_step"]
 
 Factors = tuple[Tensor, Tensor] | None
+Applied = Convolution | SharedConvolution
 
 
-class StepWeights(NamedTuple):
-    """The weights that one step uses, packed, in the type that convolutions run in."""
+class StepParts(NamedTuple):
+    """What one step applies, packed, in the type that convolutions run in."""
 
-    read: Tensor
-    """Of the posterior's gates, (4 hidden, inputs + hidden, k, k)."""
+    read: Applied
+    """From canvas, latent and state to the posterior's gates, image and context in its offset."""
 
-    head: Tensor
-    """Of the posterior's head; the rows of the log-variances are divided by their bound."""
+    head: Applied
+    """The posterior's head, divided by the bound of log-variances."""
 
-    head_bias: Tensor | None
+    pair: Applied
+    """The gates of decoder and next prior, two groups; of the last step the decoder's alone."""
 
-    pair: Tensor
-    """Of the gates of decoder and next prior, two groups; of the last step the decoder's alone."""
-
-    write: Tensor
+    write: Applied
     """From decoder and prior to the canvas: zero where it meets the prior's state."""
 
-    readout: Tensor | None
+    readout: Convolution | None
     """From a canvas of its own to the picture."""
-
-    readout_bias: Tensor | None
-
-
-class StepOffsets(NamedTuple):
-    """What is added in every step."""
-
-    posterior: Tensor
-    """To the posterior's gates: image, context and bias."""
-
-    pair: Tensor
-    """To the gates of decoder and prior: context and bias; a bias alone is one-dimensional."""
 
     posterior_factors: Factors
     """What the tolerance does to the posterior's hidden state before its head reads it."""
 
     pair_factors: Factors
     """The same for the hidden states of decoder and prior."""
+
+    last: bool
+    """Whether no prior follows."""
 
 
 class Carry(NamedTuple):
@@ -83,113 +77,121 @@ class Carry(NamedTuple):
 
 
 def unrolled_step(
-    carry: Carry, weights: StepWeights, offsets: StepOffsets, noise: Tensor
+    carry: Carry, parts: StepParts, noise: Tensor
 ) -> tuple[Carry, Tensor, Tensor, Tensor]:
     """One step: posterior, latent, decoder with the next prior, canvas.
 
     Args:
         carry: The state before it.
-        weights: The weights of this step.
-        offsets: What is added to its gates.
+        parts: What this step applies.
         noise: Standard normal noise, (batch, latent channels, h, w).
 
     Returns:
-        The next state; the posterior's raw statistics, log-variances divided by their bound; and
-        what prior head and canvas read of the states of prior and decoder.
+        The next state; the posterior's means and squashed log-variances over the bound; the
+        latent; and what prior head and canvas read of the states of prior and decoder.
     """
-    kind = weights.read.dtype
+    kind = carry.latent.dtype
     canvas = carry.canvas.to(kind)
     planes = [canvas, carry.latent, carry.posterior[0]]
-    if weights.readout is not None:
-        planes.insert(1, functional.conv2d(canvas, weights.readout, weights.readout_bias))
-    gates = _convolved(torch.cat(planes, dim=1), weights.read) + offsets.posterior
+    if parts.readout is not None:
+        planes.insert(1, parts.readout.apply(canvas))
+    gates = parts.read.apply(torch.cat(planes, dim=1))
     posterior = advance_in_place(gates, carry.posterior[1])
 
-    raw = functional.conv2d(
-        _tuned(posterior[0], offsets.posterior_factors), weights.head, weights.head_bias
-    )
-    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-    mean, bounded = raw.chunk(2, dim=1)
-    z = torch.addcmul(mean, torch.exp(0.5 * LOG_VARIANCE_BOUND * torch.tanh(bounded)), noise)
+    raw = parts.head.apply(_tuned(posterior[0], parts.posterior_factors))
+    statistics, z = draw(raw.to(torch.promote_types(raw.dtype, torch.float32)), noise)
 
     latent = z.to(kind)
+    fill = carry.latent.shape[1] - latent.shape[1]
+    if fill:
+        latent = functional.pad(latent, (0, 0, 0, 0, 0, fill))
     hidden, cell = carry.pair
-    alone = weights.pair.shape[0] == 4 * hidden.shape[2]  # the last step: no prior follows
-    if alone:
+    if parts.last:
         hidden, cell = hidden[:, :1], cell.select(1, 0)
-    gates = _pair_gates(latent, hidden, weights.pair, offsets.pair)
-    if not alone:
-        gates = _in_two(gates)
-    pair = advance_in_place(gates, cell)
-    shown = _tuned(pair[0], offsets.pair_factors)
+    gates = _pair_gates(latent, hidden, parts.pair)
+    pair = advance_in_place(gates if parts.last else _in_two(gates), cell)
+    shown = _tuned(pair[0], parts.pair_factors)
     shown = shown.flatten(1, 2) if shown.dim() == 5 else shown
-    canvas = carry.canvas + _convolved(shown, weights.write)
-    return Carry(canvas, latent, posterior, pair), raw, z, shown
+    canvas = carry.canvas + parts.write.apply(shown)
+    return Carry(canvas, latent, posterior, pair), statistics, z, shown
 
 
 class Prepared(NamedTuple):
     """What stands before the loop."""
 
     carry: Carry
-    weights: list[StepWeights]
-    offsets: list[StepOffsets]
+    parts: list[StepParts]
     first_prior: Tensor
     """The raw statistics of the first step's prior, of batch size 1 without context."""
 
 
-def prepare(network: DrawNetwork, sources: Sources, steps: int) -> Prepared:
+def prepare(network: DrawNetwork, sources: Sources, steps: int, share: bool = False) -> Prepared:
     """Packs weights and constant parts, and advances the prior to the first step.
 
     Args:
         network: The model's networks.
-        sources: What enters every step unchanged.
+        sources: What enters every step unchanged; an image among it.
         steps: The number of steps.
+        share: Whether the gradients of weights that several steps use are computed once, after
+            all steps: then there are no gradients of gradients, and the gradients of all gates
+            are kept until then.
     """
-    core = network.core(0)
-    kind = _working_type(core.write.weight)
+    kind = working_type(network.core(0).write.weight)
     start = network.start()
-    shared = network.offsets(sources)
-    first = core.offsets(sources) if shared is None else shared
-    latent = start.latent.to(kind)
-    hidden, cell = core.prior_cell((latent,), start.prior, first.prior)
-    first_prior = core.prior_head(_tuned(hidden, _factors(first, 0)))
-    batch = hidden.shape[0]
-    decoder = (state.expand(batch, *state.shape[1:]).to(kind) for state in start.decoder)
+    common = network.offsets(sources)
+    cores = [network.core(step) for step in range(steps)]
+    known = [core.offsets(sources) if common is None else common for core in cores]
+    gates = cores[0].prior_cell.gates((start.latent.to(kind), start.prior[0]))
+    gates = gates if known[0].prior is None else gates + known[0].prior
+    hidden, cell = advance_in_place(gates, start.prior[1].to(gates.dtype))
+    first_prior = cores[0].prior_head(_tuned(hidden, _factors(known[0], 0)))
     pair = [
-        _in_two(torch.cat((one, other), dim=1))
-        for one, other in zip(decoder, (hidden, cell), strict=True)
+        _in_two(torch.cat([widened(_like(s, hidden), 1, s.shape[1:2]) for s in two], dim=1))
+        for two in zip(start.decoder, (hidden, cell), strict=True)
     ]
+    canvas, latent, *posterior = (
+        widened(plane.to(kind), 1, plane.shape[1:2])
+        for plane in (start.canvas, start.latent, *start.posterior)
+    )
     carry = Carry(
-        start.canvas,
+        canvas.to(start.canvas.dtype),
         latent,
-        (start.posterior[0].to(kind), start.posterior[1].to(kind)),
+        (posterior[0], posterior[1]),
         (pair[0], pair[1]),
     )
-    if shared is None:
-        cores = [network.core(step) for step in range(steps)]
-        parts = [first, *(core.offsets(sources) for core in cores[1:])]
-        following: list[DrawCore | None] = [*cores[1:], None]
-        weights = [
-            _pack(network, now, then, kind) for now, then in zip(cores, following, strict=True)
+    if common is None:
+        following = [*zip(cores[1:], known[1:], strict=True), None]
+        parts = [
+            StepParts(**_reading(network, *now, kind), **_writing(*now, then, kind))
+            for now, then in zip(zip(cores, known, strict=True), following, strict=True)
         ]
-        offsets = [
-            _pack_offsets(cores[step : step + 2], parts[step : step + 2], kind)
-            for step in range(steps)
-        ]
-        return Prepared(carry, weights, offsets, first_prior)
-    weights = _shared_weights(network, core, steps, kind)
-    offsets = [_pack_offsets([core], [shared], kind)]
+        return Prepared(carry, parts, first_prior)
+
+    reading = _reading(network, cores[0], common, kind)
+    parts = [StepParts(**reading, **_writing(cores[0], common, None, kind))]
     if steps > 1:
-        most = _pack_offsets([core, core], [shared, shared], kind)
-        most = most._replace(posterior=offsets[0].posterior)
-        offsets = [*([most] * (steps - 1)), *offsets]
-    return Prepared(carry, weights, offsets, first_prior)
+        writing = _writing(cores[0], common, (cores[0], common), kind)
+        parts = [*[StepParts(**reading, **writing)] * (steps - 1), *parts]
+    if share and sources.image is not None:
+        _share(parts, sources.image.shape[0], network.size)
+    return Prepared(carry, parts, first_prior)
+
+
+def _share(parts: list[StepParts], batch: int, size: tuple[int, int]) -> None:
+    """Lets the steps behind the first share what they have in common, in place."""
+    for name, end in (("read", None), ("head", None), ("pair", -1), ("write", -1)):
+        places = range(len(parts))[1:end]
+        if len(places) > 1:
+            uses = shared(getattr(parts[1], name), len(places), batch, size)
+            for place, use in zip(places, uses, strict=True):
+                changed: dict[str, Any] = {name: use}
+                parts[place] = parts[place]._replace(**changed)
 
 
 def finish(
     network: DrawNetwork,
     prepared: Prepared,
-    raws: Sequence[Tensor],
+    statistics: Sequence[Tensor],
     shown: Sequence[Tensor],
     batch: int,
 ) -> Tensor:
@@ -198,99 +200,119 @@ def finish(
     Args:
         network: The model's networks.
         prepared: What `prepare` made.
-        raws: The posterior's raw statistics of each step.
+        statistics: The posterior's statistics of each step.
         shown: What canvas and prior head read of the states of each step.
         batch: The number of examples.
 
     Returns:
-        The KL of each latent in nats, (steps, batch, latent channels, h, w).
+        The KL of each latent in nats, (steps * batch, latent channels, h, w).
     """
-    steps = len(raws)
+    steps = len(statistics)
     first = prepared.first_prior
     found = [first.expand(batch, *first.shape[1:])]
-    shared = len(network.cores) == 1
-    groups = [list(shown[:-1])] if shared and steps > 1 else [[one] for one in shown[:-1]]
+    one = len(network.cores) == 1
+    groups = [list(shown[:-1])] if one and steps > 1 else [[each] for each in shown[:-1]]
     for step, group in enumerate(groups, start=1):
         head = network.core(step).prior_head
         # the decoder's half of the states meets zeros
-        weight = functional.pad(head.weight, (0, 0, 0, 0, head.in_channels, 0))
+        half = group[0].shape[1] // 2
+        weight = functional.pad(head.weight, (0, 0, 0, 0, half, half - head.in_channels))
         found.append(functional.conv2d(torch.cat(group), weight, head.bias))
-    prior = DiagonalGaussian.from_raw(torch.cat(found))
-    mean, bounded = torch.cat(list(raws)).chunk(2, dim=1)
-    posterior = DiagonalGaussian(mean, LOG_VARIANCE_BOUND * torch.tanh(bounded))
-    kl = posterior.kl_per_dimension(prior)
-    return kl.view(steps, batch, *kl.shape[1:])
+    prior = torch.cat(found)
+    prior = prior.to(torch.promote_types(prior.dtype, torch.float32))
+    return kl_of_path(torch.cat(list(statistics)), prior)
 
 
-def _shared_weights(
-    network: DrawNetwork, core: DrawCore, steps: int, kind: torch.dtype
-) -> list[StepWeights]:
-    """A view of the same weights for each step; only the last advances the decoder alone."""
-    most = _pack(network, core, core if steps > 1 else None, kind)
-    if steps == 1:
-        return [most]
-    views = {name: _views(weight, steps) for name, weight in most._asdict().items()}
-    for name, last in (("pair", core.decoder_cell.weight), ("write", core.write.weight)):
-        views[name] = [*_views(getattr(most, name), steps - 1), last.to(kind)]
-    return [StepWeights(*fields) for fields in zip(*views.values(), strict=True)]
+def _reading(
+    network: DrawNetwork, core: DrawCore, known: Offsets, kind: torch.dtype
+) -> dict[str, Any]:
+    """From the canvas to the posterior's head."""
+    cell, readout = core.posterior_cell, network.readout
+    canvas, pixels = network.first_canvas.shape[1], core.write.weight.shape[0]
+    columns = [canvas, network.latent_channels, cell.hidden]
+    if readout is not None:
+        pixels = readout.weight.shape[0]
+        columns.insert(1, pixels)
+    rows = [cell.hidden] * 4
+    head = core.posterior_head
+    return {
+        "read": _convolution(cell.weight, cell.bias, known.posterior, kind, rows, columns),
+        "head": Convolution(
+            widened((head.weight / LOG_VARIANCE_BOUND).to(kind), 1, columns[-1:]),
+            None if head.bias is None else (head.bias / LOG_VARIANCE_BOUND).to(kind),
+        ),
+        "readout": None
+        if readout is None
+        else _convolution(readout.weight, readout.bias, None, kind, [pixels], [canvas]),
+        "posterior_factors": _widened_factors(_factors(known, 1), kind),
+    }
 
 
-def _views(weight: Tensor | None, steps: int) -> Sequence[Tensor | None]:
-    """The same weight once for each step, whose gradients are then summed by one operation."""
-    if weight is None:
-        return [None] * steps
-    if weight.dim() == 1:
-        return weight.expand(steps, -1).unbind(0)
-    last = weight.permute(0, 2, 3, 1)  # dense in this order: gradients keep the weights' layout
-    return [view.permute(0, 3, 1, 2) for view in last.expand(steps, *last.shape).unbind(0)]
-
-
-def _pack(
-    network: DrawNetwork, core: DrawCore, following: DrawCore | None, kind: torch.dtype
-) -> StepWeights:
-    head, readout = core.posterior_head, network.readout
-    pair: Tensor = core.decoder_cell.weight
-    write: Tensor = core.write.weight
+def _writing(
+    core: DrawCore, known: Offsets, following: tuple[DrawCore, Offsets] | None, kind: torch.dtype
+) -> dict[str, Any]:
+    """From the latent to the canvas, and the next step's prior where there is one."""
+    cell, write = core.decoder_cell, core.write.weight
+    cells, offsets, factors = [cell], [known.decoder], _factors(known, 2)
     if following is not None:
-        pair = torch.cat((pair, following.prior_cell.weight))
+        cells.append(following[0].prior_cell)
+        offsets.append(following[1].prior)
         write = functional.pad(write, (0, 0, 0, 0, 0, write.shape[1]))
-    return StepWeights(
-        core.posterior_cell.weight.to(kind),
-        _row_scaled(head.weight).to(kind),
-        None if head.bias is None else _row_scaled(head.bias).to(kind),
-        pair.to(kind),
-        write.to(kind),
-        None if readout is None else readout.weight.to(kind),
-        None if readout is None or readout.bias is None else readout.bias.to(kind),
+        others = _factors(following[1], 0)
+        if factors is not None and others is not None:
+            scale, shift = (torch.stack(two, dim=1) for two in zip(factors, others, strict=True))
+            factors = scale, shift
+    rows, columns = [cell.hidden] * 4 * len(cells), [cell.inputs, cell.hidden]
+    planes = [one for one in offsets if one is not None]
+    pair = _convolution(
+        _joined_rows([one.weight for one in cells]),
+        _joined_rows([one.bias for one in cells]),
+        torch.cat(planes, dim=1) if planes else None,
+        kind,
+        rows,
+        columns,
+    )
+    return {
+        "pair": pair._replace(groups=len(cells)),
+        "write": _convolution(
+            write, None, None, kind, [write.shape[0]], [cell.hidden] * len(cells)
+        ),
+        "pair_factors": _widened_factors(factors, kind),
+        "last": following is None,
+    }
+
+
+def _joined_rows(tensors: list[Tensor]) -> Tensor:
+    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+
+
+def _convolution(
+    weight: Tensor,
+    bias: Tensor | None,
+    offset: Tensor | None,
+    kind: torch.dtype,
+    rows: Sequence[int],
+    columns: Sequence[int],
+) -> Convolution:
+    """In the working type, groups of rows and columns widened."""
+    return Convolution(
+        widened(widened(weight.to(kind), 0, rows), 1, columns),
+        None if bias is None else widened(bias.to(kind), 0, rows),
+        None if offset is None else widened(offset.to(kind), 1, rows),
     )
 
 
-def _pack_offsets(
-    cores: Sequence[DrawCore], parts: Sequence[Offsets], kind: torch.dtype
-) -> StepOffsets:
-    """Of a step's core and, where there is one, the next step's."""
-    core, part = cores[0], parts[0]
-    bias = core.posterior_cell.bias.to(kind).view(1, -1, 1, 1)
-    posterior = bias if part.posterior is None else part.posterior.to(kind) + bias
-    biases: list[Tensor] = [core.decoder_cell.bias, *(one.prior_cell.bias for one in cores[1:])]
-    pair = (torch.cat(biases) if len(biases) > 1 else biases[0]).to(kind)
-    planes = [part.decoder, *(one.prior for one in parts[1:])]
-    if part.decoder is not None:
-        joined = torch.cat([one for one in planes if one is not None], dim=1)
-        pair = joined.to(kind) + pair.view(1, -1, 1, 1)
-    factors = _factors(part, 2)
-    if factors is not None and len(parts) > 1:
-        others = _factors(parts[1], 0)
-        if others is not None:
-            scale, shift = (torch.stack(two, dim=1) for two in zip(factors, others, strict=True))
-            factors = scale, shift
-    return StepOffsets(posterior, pair, _factors(part, 1), factors)
+def _widened_factors(factors: Factors, kind: torch.dtype) -> Factors:
+    if factors is None:
+        return None
+    axis = factors[0].dim() - 3  # of one state, or of two
+    scale, shift = (widened(one.to(kind), axis, one.shape[axis : axis + 1]) for one in factors)
+    return scale, shift
 
 
-def _row_scaled(parameter: Tensor) -> Tensor:
-    """The rows of the log-variances divided by their bound, those of the means as they are."""
-    mean, log_variance = parameter.chunk(2)
-    return torch.cat((mean, log_variance / LOG_VARIANCE_BOUND))
+def _like(state: Tensor, other: Tensor) -> Tensor:
+    """A state in the batch size and type of another."""
+    return state.expand(other.shape[0], *state.shape[1:]).to(other.dtype)
 
 
 def _factors(offsets: Offsets, index: int) -> Factors:
@@ -305,32 +327,23 @@ def _tuned(hidden: Tensor, factors: Factors) -> Tensor:
     return torch.addcmul(shift.to(hidden.dtype), hidden, scale.to(hidden.dtype))
 
 
-def _convolved(
-    planes: Tensor, weight: Tensor, offset: Tensor | None = None, groups: int = 1
-) -> Tensor:
-    """A convolution that keeps the size, plus a bias or planes."""
-    padding = weight.shape[-1] // 2
-    if offset is None or offset.dim() == 1:
-        return functional.conv2d(planes, weight, offset, padding=padding, groups=groups)
-    return functional.conv2d(planes, weight, padding=padding, groups=groups) + offset
-
-
-def _pair_gates(latent: Tensor, hidden: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+def _pair_gates(latent: Tensor, hidden: Tensor, pair: Applied) -> Tensor:
     """The gates of decoder and prior, or of the decoder alone, as groups of one convolution."""
-    groups = hidden.shape[1]
     if hidden.shape[0] == latent.shape[0]:
-        return _convolved(_joined(latent, hidden), weight, offset, groups)
+        return pair.apply(_joined(latent, hidden))
     # the first step's states are the same for all examples: convolved once, not once for each.
     # Not as groups: torch 2.13 gets the gradient of grouped weights wrong where a batch of one
     # lies with strides of its own
-    seen = latent.shape[1]
+    if not isinstance(pair, Convolution):
+        raise TypeError("the first step shares its weights with no other")
+    of_latent, of_state = torch.split(pair.weight, [latent.shape[1], hidden.shape[2]], dim=1)
     states = [
-        _convolved(state, part)
-        for state, part in zip(hidden.unbind(1), weight[:, seen:].chunk(groups), strict=True)
+        Convolution(part).apply(state)
+        for state, part in zip(hidden.unbind(1), of_state.chunk(pair.groups), strict=True)
     ]
-    constant = torch.cat(states, dim=1)
-    constant = constant + (offset.view(1, -1, 1, 1) if offset.dim() == 1 else offset)
-    return _convolved(latent, weight[:, :seen]) + constant
+    constant = states[0] if len(states) == 1 else torch.cat(states, dim=1)
+    gates = Convolution(of_latent, pair.bias, constant).apply(latent)
+    return gates if pair.offset is None else gates + pair.offset
 
 
 def _joined(latent: Tensor, hidden: Tensor) -> Tensor:
@@ -369,11 +382,3 @@ def _in_two(planes: Tensor) -> Tensor:
     """The channels as two groups, (batch, 2, channels / 2, h, w)."""
     batch, channels, *size = planes.shape
     return planes.view(batch, 2, channels // 2, *size)
-
-
-def _working_type(weight: Tensor) -> torch.dtype:
-    """The type that convolutions run in: autocast's where that is on, else the weights'."""
-    device = weight.device.type
-    if torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return weight.dtype

@@ -112,22 +112,24 @@ class HierarchicalVAE(AbstractVAE):
         )
         self.readout = nn.Conv2d(width, self.decoded_shape[0], 3, padding=1)
 
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
+    @property
+    def latents_shape(self) -> tuple[int, ...]:
+        """The latents of one example, (latents,)."""
+        return (self.latents,)
+
+    def embed(self, context: Tensor | None) -> Tensor | None:
+        """One vector per context."""
+        return None if self.context_encoder is None else self.context_encoder(context)
+
+    def infer(
+        self, u: Tensor, condition: Condition, generator: torch.Generator | None
     ) -> ModelOutput:
         """Encodes, draws the latents layer by layer, and decodes.
 
         `kl_steps` of the output has the KL of each layer; the KL is exact along the drawn path.
         """
-        x = self.check_input(x)
-        condition = self._condition(context, kappa, x.shape[0])
-        features = self.ascent(self.units(x), condition.kappa)
-        noise = standard_normal((x.shape[0], self.latents), self.reference(), generator)
+        features = self.ascent(u, condition.kappa)
+        noise = standard_normal((u.shape[0], self.latents), self.reference(), generator)
         path = self._descend(condition, features, noise, drawn=False)
         mean, distribution = self.observe(self._finish(path.hidden, condition))
         kl_steps = torch.stack([kl.sum(1) for kl in path.kl], dim=1)
@@ -140,64 +142,23 @@ class HierarchicalVAE(AbstractVAE):
             distribution,
         )
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        *,
-        kappa: Tensor | float | None = None,
-    ) -> Tensor:
-        """Draws latents from the prior, layer by layer, and decodes them; no gradients."""
-        n = as_positive(n, "n")
-        condition = self._condition(context, kappa, n)
+    def encode(self, u: Tensor, condition: Condition) -> "HierarchicalPosterior":
+        """The posterior over the latents of all layers, for each example."""
+        return HierarchicalPosterior(self, u, condition)
+
+    def draw(self, n: int, condition: Condition, generator: torch.Generator | None) -> Tensor:
+        """Draws latents from the prior, layer by layer, and decodes them."""
         noise = standard_normal((n, self.latents), self.reference(), generator)
         path = self._descend(condition, None, noise, drawn=False)
-        return self.observe(self._finish(path.hidden, condition))[0]
+        return self._finish(path.hidden, condition)
 
-    def decode(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
-        """The decoder's mean of given latents of all layers.
+    def generate(self, z: Tensor, condition: Condition) -> Tensor:
+        """The decoder's numbers at given latents of all layers, layer by layer."""
+        return self._finish(self._descend(condition, None, z, drawn=True).hidden, condition)
 
-        Args:
-            z: Latents, (batch, latents), layer by layer.
-            context: The context, for a conditional model only.
-            kappa: The tolerances, for a model with a `tolerance` only.
-
-        Returns:
-            The means, (batch, *shape).
-        """
-        self.check_latents(z, (self.latents,))
-        condition = self._condition(context, kappa, z.shape[0])
-        path = self._descend(condition, None, z, drawn=True)
-        return self.observe(self._finish(path.hidden, condition))[0]
-
-    def posterior(
-        self, x: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> "HierarchicalPosterior":
-        """The posterior over the latents of all layers, for each example."""
-        x = self.check_input(x)
-        condition = self._condition(context, kappa, x.shape[0])
-        return HierarchicalPosterior(self, self.units(x), condition)
-
-    def prior_log_prob(
-        self, z: Tensor, context: Tensor | None = None, *, kappa: Tensor | float | None = None
-    ) -> Tensor:
+    def log_prior(self, z: Tensor, condition: Condition) -> Tensor:
         r"""The log-density :math:`\sum_l \ln p(z_l | z_{<l})` in nats, (batch,)."""
-        self.check_latents(z, (self.latents,))
-        condition = self._condition(context, kappa, z.shape[0])
         return self._descend(condition, None, z, drawn=True).prior
-
-    def _condition(
-        self, context: Tensor | None, kappa: Tensor | float | None, batch: int
-    ) -> Condition:
-        context = self.check_context(context, batch)
-        embedding = None
-        if self.context_encoder is not None and context is not None:
-            embedding = self.context_encoder(context)
-        return Condition(embedding, self.check_kappa(kappa, batch))
 
     def _descend(
         self, condition: Condition, features: list[Tensor] | None, numbers: Tensor, drawn: bool

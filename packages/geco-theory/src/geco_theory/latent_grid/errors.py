@@ -259,7 +259,11 @@ class DifferentiableError(AbstractGridError):
         return decoder
 
     def pairwise(self, prepared: Array, represented: Array) -> Array:
-        """The error of all pairs, checked."""
+        """The error of all pairs, checked.
+
+        Raises:
+            ValueError: if `value` returns another shape or values that are not finite.
+        """
         found = np.asarray(self.value(prepared, represented), dtype=np.float64)
         shape = (prepared.shape[0], represented.shape[0])
         if found.shape != shape or not np.isfinite(found).all():
@@ -270,7 +274,11 @@ class DifferentiableError(AbstractGridError):
         return found
 
     def accumulate(self, prepared: Array, represented: Array, weights: Array) -> Array:
-        """Weighted sums of the gradients."""
+        """Weighted sums of the gradients.
+
+        Raises:
+            ValueError: if `gradient` returns another shape.
+        """
         found = np.asarray(self.gradient(prepared, represented, weights), dtype=np.float64)
         if found.shape != represented.shape:
             raise ValueError(
