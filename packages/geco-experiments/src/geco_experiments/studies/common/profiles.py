@@ -90,7 +90,7 @@ class Size:
 
 _SIZES: dict[str, dict[str, Size]] = {
     "smoke": {
-        "linear-vae": Size(64, 1, 12_000, learning_rate=LINEAR_RATE),
+        "linear-vae": Size(64, 1, 18_000, learning_rate=LINEAR_RATE),
         "mlp-vae": Size(16, 1, 1500),
         "conv-vae": Size(16, 16, 3000),
         "nvp-vae": Size(16, 16, 3000),
