@@ -74,6 +74,10 @@ def kappa():
     }
 
 
+def one_run():
+    return batch() | models() | {"batches": [torch.rand(16, 1, 28, 28) for _ in range(4)]}
+
+
 def moments():
     return batch() | {"mean": torch.zeros(16, 8), "log_variance": torch.zeros(16, 8)}
 
@@ -107,6 +111,7 @@ GUIDES = {
     "docs/frameworks.md": batch,
     "docs/choosing-kappa.md": kappa,
     "docs/faq.md": moments,
+    "docs/one-run.md": one_run,
     "docs/constraints.md": constraints,
     "docs/logging.md": loggers,
     "docs/models.md": models,
@@ -120,6 +125,8 @@ NOT_RUN = {
     "packages/geco-experiments/docs/extending.md",
     "packages/geco-experiments/docs/runs.md",
 }
+#: pages of results, which explain no name
+MEASURED = {"frontier", "linear-gaussian", "results"}
 
 
 def test_every_guide_is_tried():
@@ -141,3 +148,19 @@ def test_the_examples_of_a_guide_run(page, tmp_path, monkeypatch):
     assert found
     for number, block in enumerate(found, 1):
         exec(compile(block, f"{page}, example {number}", "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in sorted(
+            [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/experiments").glob("*.md")]
+        )
+        if page.stem not in {"index", "changes", "citing", "contributing", "symbols"}
+        and page.stem not in MEASURED
+    ],
+    ids=lambda page: page.stem,
+)
+def test_a_guide_leads_to_the_reference(page):
+    assert "reference/geco_" in page.read_text("utf-8")
