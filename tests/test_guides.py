@@ -115,7 +115,6 @@ GUIDES = {
     "docs/constraints.md": constraints,
     "docs/logging.md": loggers,
     "docs/models.md": models,
-    "docs/one-run.md": along,
     "docs/conv-draw.md": classifiers,
     "docs/results-xarray.md": runs,
     "docs/theory/geometry.md": dict,
