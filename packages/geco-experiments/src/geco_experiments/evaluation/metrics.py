@@ -164,7 +164,7 @@ def evaluate(
             parts.append(out.kl_per_dimension.double().sum(0).flatten())
         total = torch.cat(parts)
         sums = total if sums is None else sums + total
-    sums, elements, recurrent = _joined(sums, elements, recurrent, ranks, device)
+    sums, (elements, recurrent) = _joined(sums, (elements, recurrent), ranks, device)
     average = sums / count
     means = average.tolist()
     mse, kl_mean, kl_square = means[:3]
@@ -191,19 +191,18 @@ def _active(kl_per_dimension: Tensor) -> float:
 
 
 def _joined(
-    sums: Tensor | None, elements: int, recurrent: int, ranks: Ranks, device: torch.device
-) -> tuple[Tensor, int, int]:
+    sums: Tensor | None, sizes: tuple[int, int], ranks: Ranks, device: torch.device
+) -> tuple[Tensor, tuple[int, int]]:
     # a rank without a batch of its own must still take part, with zeros of the right length
     if ranks.world > 1:
-        own = [0 if sums is None else len(sums), elements, recurrent]
-        length = torch.tensor(own, device=device)
+        length = torch.tensor([0 if sums is None else len(sums), *sizes], device=device)
         torch.distributed.all_reduce(length, op=torch.distributed.ReduceOp.MAX)
         if sums is None:
             sums = torch.zeros(int(length[0]), dtype=torch.float64, device=device)
-        elements, recurrent = int(length[1]), int(length[2])
+        sizes = int(length[1]), int(length[2])
     if sums is None:
         raise ValueError("the split must hold at least one image; got none")
-    return ranks.sum(sums), elements, recurrent
+    return ranks.sum(sums), sizes
 
 
 def _over_first(
