@@ -54,13 +54,6 @@ def models():
     return names | {"torch": torch, "x": torch.rand(2, 3, 32, 32)}
 
 
-def along():
-    return models() | {
-        "batches": torch.rand(3, 16, 1, 28, 28),
-        "PatchCrossCorrelation": geco_core.PatchCrossCorrelation,
-    }
-
-
 def classifiers():
     return models() | {"images": torch.rand(256, 1, 28, 28), "labels": torch.arange(256) % 10}
 
@@ -72,10 +65,6 @@ def kappa():
         "repeated_measurements": x[0] + 0.01 * torch.randn(20, 6),
         "X": np.random.default_rng(0).normal(size=(60, 3)),
     }
-
-
-def one_run():
-    return batch() | models() | {"batches": [torch.rand(16, 1, 28, 28) for _ in range(4)]}
 
 
 def moments():
@@ -111,7 +100,6 @@ GUIDES = {
     "docs/frameworks.md": batch,
     "docs/choosing-kappa.md": kappa,
     "docs/faq.md": moments,
-    "docs/one-run.md": one_run,
     "docs/constraints.md": constraints,
     "docs/logging.md": loggers,
     "docs/models.md": models,
