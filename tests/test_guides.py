@@ -54,13 +54,6 @@ def models():
     return names | {"torch": torch, "x": torch.rand(2, 3, 32, 32)}
 
 
-def along():
-    return models() | {
-        "batches": torch.rand(3, 16, 1, 28, 28),
-        "PatchCrossCorrelation": geco_core.PatchCrossCorrelation,
-    }
-
-
 def classifiers():
     return models() | {"images": torch.rand(256, 1, 28, 28), "labels": torch.arange(256) % 10}
 
@@ -115,7 +108,6 @@ GUIDES = {
     "docs/constraints.md": constraints,
     "docs/logging.md": loggers,
     "docs/models.md": models,
-    "docs/one-run.md": along,
     "docs/conv-draw.md": classifiers,
     "docs/results-xarray.md": runs,
     "docs/theory/geometry.md": dict,
