@@ -67,6 +67,10 @@ def kappa():
     }
 
 
+def one_run():
+    return batch() | models() | {"batches": [torch.rand(16, 1, 28, 28) for _ in range(4)]}
+
+
 def moments():
     return batch() | {"mean": torch.zeros(16, 8), "log_variance": torch.zeros(16, 8)}
 
@@ -100,6 +104,7 @@ GUIDES = {
     "docs/frameworks.md": batch,
     "docs/choosing-kappa.md": kappa,
     "docs/faq.md": moments,
+    "docs/one-run.md": one_run,
     "docs/constraints.md": constraints,
     "docs/logging.md": loggers,
     "docs/models.md": models,
