@@ -7,6 +7,7 @@ are not on an index can only be resolved when they are named in the same call.
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nox
@@ -35,6 +36,15 @@ FRAMEWORKS = ("lightning", "accelerate", "transformers", "pytorch-ignite", "diff
 LOGGERS = ("tensorboard",)
 SITE = "docs/_build/html"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+def usable(version: str) -> bool:
+    """Whether this machine has a Python of a version that starts."""
+    program = shutil.which(f"python{version}")
+    if program is None:
+        return False
+    # version managers put programs on the path that only say what is missing
+    return subprocess.run([program, "-c", ""], capture_output=True).returncode == 0
 
 
 def group(name: str) -> list[str]:
@@ -113,7 +123,7 @@ def slow(session: nox.Session) -> None:
     pytest(session, "-m", "slow", *(session.posargs or ["-n", "auto"]))
 
 
-@nox.session(python=[v for v in PYTHONS if shutil.which(f"python{v}")] or False)
+@nox.session(python=list(filter(usable, PYTHONS)) or False)
 def pythons(session: nox.Session) -> None:
     """All tests under every Python from 3.11 on that this machine has."""
     install(session, *groups(), editable=PACKAGES)
@@ -128,7 +138,7 @@ def integrations(session: nox.Session) -> None:
     session.env["GECO_REQUIRE_FRAMEWORKS"] = "1"  # here a missing one is a failure, not a skip
     pytest(session, "packages/geco-core/tests/integrations", *session.posargs)
     build_docs(session)
-    pages = (f"{SITE}/{name}.html" for name in ("getting-started", "frameworks"))
+    pages = (f"{SITE}/{name}.html" for name in ("getting-started", "one-run", "frameworks"))
     session.run("python", "tools/recipes.py", *pages)
 
 

@@ -1,26 +1,34 @@
 """Counts the operations that one training step launches, per model; nothing is timed.
 
-Each step runs on fake tensors: shapes, types and layouts are computed, numbers are not. Counted
-are the operations of forward, objective and backward that are no views, before any fusion. On a
-GPU each is at least one kernel launch, so the count says whether launches bind a model; the
-gradient of a convolution is one operation, but one kernel for its input and one for its weight,
-which have a column of their own. The fake tensors are on the CPU: no GPU is needed, and none was
-used.
+Each step runs on tensors without numbers: shapes, types and layouts are computed. They lie on the
+meta device, which stands for any but the CPU (on a CPU ConvDraw does not defer the gradients of
+its weights); under autocast, which that device lacks, they are fake ones of the CPU. Counted are
+the operations of forward, objective and backward that are no views, before any fusion. On a GPU
+each is at least one kernel launch, so the count says whether launches bind a model; the gradient
+of a convolution is one operation, but one kernel for its input and one for its weight, which have
+a column of their own. No GPU is needed, and none was used.
 
     python benchmarks/kernels.py                         # every model, float32
     python benchmarks/kernels.py --autocast              # under bfloat16 autocast
     python benchmarks/kernels.py --only convdraw --by-name
     python benchmarks/kernels.py --steps 2 4 8           # ConvDraw by its number of steps
+    python benchmarks/kernels.py --only convdraw --compiled       # takes minutes
+
+With `--compiled` forward and backward of the model are compiled by torch's own compiler, on this
+machine's CPU, and its code is read: how many regions it fused, and how often they are launched
+beside the convolutions.
 """
 
 import argparse
 import contextlib
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.utils import run_fw_bw_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -92,10 +100,10 @@ def count_step(
     Returns:
         How often each operation was called, and for how many weights of convolutions.
     """
-    mode = FakeTensorMode()
-    model = _faked(make(), mode)
-    objective = None if make_objective is None else _faked(make_objective(), mode)
-    with mode:
+    mode = FakeTensorMode() if autocast else contextlib.nullcontext()
+    model = _emptied(make(), mode)
+    objective = None if make_objective is None else _emptied(make_objective(), mode)
+    with mode, torch.device("cpu" if autocast else "meta"):
         x = torch.rand(batch, *SHAPE).to(memory_format=torch.channels_last)
         half = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
         _step(model, objective, x, half)  # gradients and states exist from then on
@@ -106,8 +114,10 @@ def count_step(
     return count
 
 
-def _faked(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """The module with fake parameters and buffers in place of its real ones."""
+def _emptied(module: nn.Module, mode: Any) -> nn.Module:
+    """The module with fake parameters and buffers in place of its real ones, or on no device."""
+    if not isinstance(mode, FakeTensorMode):
+        return module.to("meta")
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:
@@ -135,6 +145,23 @@ def _step(
     torch.autograd.backward(loss)
 
 
+def compiled_regions(make: Callable[[], nn.Module], batch: int) -> tuple[int, int]:
+    """The regions that torch's compiler fuses, forward and backward, and their launches."""
+    model = make().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.rand(batch, *SHAPE).to(memory_format=torch.channels_last)
+    call = torch.compile(model, fullgraph=True)
+
+    def loss() -> Tensor:
+        out = call(x)
+        return out.kl.mean() + (out.reconstruction - x).square().mean()
+
+    _, codes = run_fw_bw_and_get_code(loss)
+    # definitions, on a CPU or on a GPU; then calls
+    fused = re.compile(r"^\w+ = async_compile\.", re.MULTILINE)
+    launched = re.compile(r"^\s+(cpp_fused\w*\(|triton_\w+\.run\()", re.MULTILINE)
+    return tuple(sum(len(one.findall(code)) for code in codes) for one in (fused, launched))  # type: ignore[return-value]
+
+
 def objectives() -> Iterator[tuple[str, Callable[[], nn.Module] | None]]:
     """The objectives by name."""
     yield "model", None
@@ -145,7 +172,7 @@ def objectives() -> Iterator[tuple[str, Callable[[], nn.Module] | None]]:
     )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -153,8 +180,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, nargs="+", default=[8])
     parser.add_argument("--autocast", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--compiled", action="store_true", help="what torch's compiler fuses")
     parser.add_argument("--by-name", action="store_true", help="also which operations")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+
+    if args.compiled:
+        print("| model | T | fused regions | their launches |\n|---|---|---|---|")
+        for name in args.only:
+            for steps in args.steps if name.startswith("convdraw") else [0]:
+                make = lambda name=name, steps=steps: MODELS[name](steps)  # noqa: E731
+                regions, launches = compiled_regions(make, args.batch)
+                print(f"| {name} | {steps or '-'} | {regions} | {launches} |", flush=True)
+        return
 
     names = [name for name, _ in objectives()]
     print(

@@ -11,8 +11,9 @@ both with nothing else set; the single runs are plain ones of as many steps, and
 
 `conv` compares one run of ConvVAE at 28 x 28 with single runs of as many and of half as many
 steps. `cost` counts what a step takes beyond the plain one's: floating-point operations of model
-and objective, operations that are called, and seconds side by side. Errors and KLs are those of
-the whole training set. The data are looked for in the folder that `GECO_DATA_HOME` names.
+and objective, operations that are called, and CPU seconds, side by side in one process. Errors
+and KLs are those of the whole training set. The data are looked for in the folder that
+`GECO_DATA_HOME` names.
 """
 
 import argparse

@@ -54,13 +54,6 @@ def models():
     return names | {"torch": torch, "x": torch.rand(2, 3, 32, 32)}
 
 
-def along():
-    return models() | {
-        "batches": torch.rand(3, 16, 1, 28, 28),
-        "PatchCrossCorrelation": geco_core.PatchCrossCorrelation,
-    }
-
-
 def classifiers():
     return models() | {"images": torch.rand(256, 1, 28, 28), "labels": torch.arange(256) % 10}
 
@@ -72,6 +65,10 @@ def kappa():
         "repeated_measurements": x[0] + 0.01 * torch.randn(20, 6),
         "X": np.random.default_rng(0).normal(size=(60, 3)),
     }
+
+
+def one_run():
+    return batch() | models() | {"batches": [torch.rand(16, 1, 28, 28) for _ in range(4)]}
 
 
 def moments():
@@ -107,10 +104,10 @@ GUIDES = {
     "docs/frameworks.md": batch,
     "docs/choosing-kappa.md": kappa,
     "docs/faq.md": moments,
+    "docs/one-run.md": one_run,
     "docs/constraints.md": constraints,
     "docs/logging.md": loggers,
     "docs/models.md": models,
-    "docs/one-run.md": along,
     "docs/conv-draw.md": classifiers,
     "docs/results-xarray.md": runs,
     "docs/theory/geometry.md": dict,
@@ -120,6 +117,8 @@ NOT_RUN = {
     "packages/geco-experiments/docs/extending.md",
     "packages/geco-experiments/docs/runs.md",
 }
+#: pages of results, which explain no name
+MEASURED = {"frontier", "linear-gaussian", "results"}
 
 
 def test_every_guide_is_tried():
@@ -141,3 +140,19 @@ def test_the_examples_of_a_guide_run(page, tmp_path, monkeypatch):
     assert found
     for number, block in enumerate(found, 1):
         exec(compile(block, f"{page}, example {number}", "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in sorted(
+            [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs/experiments").glob("*.md")]
+        )
+        if page.stem not in {"index", "changes", "citing", "contributing", "symbols"}
+        and page.stem not in MEASURED
+    ],
+    ids=lambda page: page.stem,
+)
+def test_a_guide_leads_to_the_reference(page):
+    assert "reference/geco_" in page.read_text("utf-8")

@@ -1,5 +1,5 @@
 // Formulas within a line that are wider than the text, as on a phone, get a line that scrolls by
-// itself; without this the whole page would have to be pushed to and fro to read them.
+// itself; without this the whole page would have to be scrolled sideways to read them.
 (() => {
   const fit = () => {
     for (const formula of document.querySelectorAll("article span.math")) {

@@ -123,6 +123,45 @@ def test_at_its_knots_it_is_as_many_plain_objectives(update):
     assert whole.info.skipped.sum() == 0
 
 
+@pytest.mark.parametrize("size", [1, 3, 24])
+def test_plain_numbers_do_what_tensors_do(size, monkeypatch):
+    quick, slow = ranged(), ranged()
+    monkeypatch.setattr(slow.multipliers, "on_host", lambda *args: False)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(8):
+        kappa = quick.draw_tolerance(size, generator)
+        x = torch.rand(size, 5, generator=generator)
+        g = (x + 0.3 * torch.rand(size, 5, generator=generator)).requires_grad_()
+        kl = torch.rand(size, generator=generator)
+        mask = torch.rand(size, 5, generator=generator) > 0.2 if step % 2 else None
+        if step == 5:
+            kl[0] = torch.nan
+        losses = [one(kl, x, g, kappa=kappa, mask=mask) for one in (quick, slow)]
+        torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-6, equal_nan=True)
+        gradients = [torch.autograd.grad(loss, g)[0] for loss in losses]
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6, equal_nan=True)
+        for one in (quick, slow):
+            one.step()
+        torch.testing.assert_close(
+            quick.multipliers.table, slow.multipliers.table, rtol=1e-3, atol=1e-5
+        )
+    assert quick.multipliers.table.isfinite().all()
+
+
+def test_a_knot_with_less_than_half_an_example_waits():
+    objective = ranged()
+    along = objective.constraints["constraint"].along
+    step = 1 / (along.knots - 1)
+    # three tenths of the way from the third knot to the fourth
+    call(objective, along.kappa(2.3 * step))
+    objective.step()
+    # four examples: 2.8 belong to the third and 1.2 to the fourth
+    assert objective.multipliers.table[2].tolist() == [0, 0, 1, 1] + [0] * (along.knots - 4)
+    call(objective, along.kappa(2.3 * step), size=1)
+    objective.step()
+    assert objective.multipliers.table[2].tolist() == [0, 0, 2, 1] + [0] * (along.knots - 4)
+
+
 def test_draws_are_log_uniform_one_from_each_part():
     objective = ranged()
     before = torch.get_rng_state()

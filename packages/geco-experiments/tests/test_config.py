@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geco_core import ToleranceRange
 from geco_experiments.config import (
     DatasetConfig,
     ExecutionConfig,
@@ -83,6 +84,9 @@ def test_every_field_but_execution_changes_the_name():
         for part in path.split("."):
             value = value[part]
         flat[path] = value
+    ranged = replace(base, {"objective.kappa": "0.05..0.2"})
+    assert flat.pop("objective.kappa_grid") is None  # goes with a range alone
+    assert replace(ranged, {"objective.kappa_grid": [0.1]}).digest != ranged.digest
     for path, value in flat.items():
         new = special.get(path, 7 if value is None else others[type(value)](value))
         if path in ("objective.rate", "objective.decay", "training.gradient_clip"):
@@ -178,6 +182,55 @@ def test_a_kappa_that_a_constraint_cannot_have():
     for constraint in ("pncc", "cla"):
         with pytest.raises(ValueError, match=r"must be between 0 and 1"):
             ObjectiveConfig(constraint=constraint, kappa=1.0)
+
+
+def test_a_range_of_tolerances_has_one_form():
+    ranges = ["0.06..0.2", " 0.060 .. 0.20 ", (0.06, 0.2), [0.06, 0.2], ToleranceRange(0.06, 0.2)]
+    configs = [RunConfig(objective=ObjectiveConfig(kappa=value)) for value in ranges]
+    assert {config.name for config in configs} == {configs[0].name}
+    assert "geco-range-kappa0.06..0.2" in configs[0].name
+    for config in configs:
+        assert config.objective.kappa_range == (0.06, 0.2)
+        assert math.isnan(config.kappa)
+        assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_the_tolerances_that_a_run_is_evaluated_at():
+    assert ObjectiveConfig(kappa=0.3).tolerances == (0.3,)
+    assert ObjectiveConfig(name="elbo").tolerances == ()
+    found = ObjectiveConfig(kappa=(0.06, 0.2)).tolerances
+    assert (len(found), found[0], found[-1]) == (7, 0.06, 0.2)
+    np.testing.assert_allclose(np.diff(np.log(found)), np.log(0.2 / 0.06) / 6, rtol=5e-3)
+    chosen = ObjectiveConfig(kappa=(0.06, 0.2), kappa_grid=[0.2, 0.1, 0.1])
+    assert chosen.tolerances == (0.1, 0.2)
+    assert (
+        RunConfig(objective=chosen).name
+        != RunConfig(objective=ObjectiveConfig(kappa=(0.06, 0.2))).name
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kappa": "0.2..0.1"}, "low < high"),
+        ({"kappa": (0.1,)}, "a number or a range such as"),
+        ({"kappa": "x"}, "a number or a range such as"),
+        ({"kappa": (0.1, 0.2), "name": "elbo"}, "for the objective geco only"),
+        ({"kappa": (0.1, 2.0), "constraint": "cla"}, "must be between 0 and 1"),
+        ({"kappa": (0.1, 0.2), "kappa_grid": (0.3,)}, "must hold numbers in the range"),
+        ({"kappa": (0.1, 0.2), "kappa_grid": ()}, "must hold numbers in the range"),
+        ({"kappa": 0.1, "kappa_grid": (0.1,)}, "goes with a range"),
+        ({"kappa": (0.1, 0.2), "kappa_grid": 0.1}, "must be numbers or null"),
+    ],
+)
+def test_ranges_that_are_none(changes, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        ObjectiveConfig(**changes)
+
+
+def test_a_run_with_one_tolerance_keeps_its_name():
+    """Names made before there were ranges still mean the same runs."""
+    assert RunConfig().name == "digits-conv-vae-geco-kappa0.1-seed0-134bfc9e"
 
 
 def test_parts_of_another_kind_are_refused():

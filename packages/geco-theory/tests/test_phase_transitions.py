@@ -165,7 +165,7 @@ def test_a_certificate_from_a_sample_of_the_data_says_so(
     settings: dict[str, Any] = {"temperatures": 8, "n_transitions": 0, "tolerance": 1e-6}
     whole = PhaseTransitions(**settings).fit(blobs).path_
     assert "search" not in whole["certificate"].attrs
-    monkeypatch.setattr("geco_theory.npmle.matrix_free._SAMPLE", 30)
+    monkeypatch.setattr("geco_theory.npmle.search._SAMPLE", 30)
     lean = PhaseTransitions(working_memory=0.01, **settings).fit(blobs).path_
     assert "sample" in lean["certificate"].attrs["search"]
     assert lean["converged"].all()

@@ -131,7 +131,7 @@ class OverRange:
         return next(iter(named.values())) if self._bare else named
 
     def curve(self) -> "Curve | dict[str, Curve]":
-        """The trade-off along the range as it was seen in training; see :class:`Curve`.
+        """The trade-off along the range as it was seen in training; see :class:`~geco_core.Curve`.
 
         Returns:
             One curve, or by name those of all constraints with a range.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from geco_experiments.datasets import Dataset, DatasetSpec, Split
-    from geco_experiments.results import load, open_run
+    from geco_experiments.results import curve, load, open_run
     from geco_experiments.training import run
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Split",
     "TrainingConfig",
     "__version__",
+    "curve",
     "load",
     "open_run",
     "run",
@@ -64,6 +65,7 @@ _PLACES = {
     "RunConfig": "config",
     "Split": "datasets",
     "TrainingConfig": "config",
+    "curve": "results",
     "load": "results",
     "open_run": "results",
     "run": "training",

@@ -118,7 +118,7 @@ def reproduce(
             Parallel()(limits)
         for name, seconds in Parallel(return_as="generator_unordered")(jobs):
             say(f"{name}: measured and drawn in {seconds:.0f} s")
-    return build_report(out)
+    return build_report(out, opened=opened)
 
 
 def _limit(

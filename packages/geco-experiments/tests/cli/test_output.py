@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from PIL import Image
 
 from geco_experiments import cli, open_run
@@ -96,6 +97,24 @@ def test_signals_give_a_run_a_curve_and_a_page(geco, signals):
     assert "What an error costs" in text or "the KL at each RMS error" in text
     assert "signals-mlp-vae" in text
     assert geco("report", "runs")[0] == out
+
+
+def test_one_run_over_a_range_gives_a_curve_and_a_page(geco, signals):
+    words = ["curve", "--dataset", signals, *SHORT, "--kappa", "0.1..0.3"]
+    out, _ = geco(*words, "--executor", "serial")
+    text = Path(out.strip()).read_text("utf-8")
+    assert "one run over a range of κ" in text
+    line = xr.load_dataset("runs/curve-signals-mlp-vae.nc", engine="h5netcdf")
+    assert line.sizes == {"seed": 1, "kappa": 7, "split": 2}
+    for name in ("rate", "rms_error", "slope", "price", "active_latents", "least_rate"):
+        assert np.isfinite(line[name]).all(), name
+    told, _ = geco("show", "runs")
+    assert "geco-range-kappa0.1..0.3" in told
+    (facts,) = json.loads(geco("show", "runs", "--json")[0])
+    assert len(facts["kappa"]) == len(facts["kl_train"]) == 7
+    # a second time nothing is made again, and limits can be left out
+    assert geco(*words, "--executor", "serial", "--no-limits")[0] == out
+    assert "least_rate" not in xr.load_dataset("runs/curve-signals-mlp-vae.nc", engine="h5netcdf")
 
 
 def test_a_folder_of_pictures_gives_a_run(geco, tmp_path):

@@ -1,6 +1,8 @@
 """Two real processes over gloo, against one process on the joined batch."""
 
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 
@@ -9,8 +11,9 @@ import pytest
 import torch
 
 from geco_experiments import open_run, run
-from geco_experiments.runtime.distributed import JointNoise, Ranks
+from geco_experiments.runtime.distributed import JointNoise, Ranks, process_group
 from geco_experiments.runtime.errors import RunError
+from geco_experiments.training import Stopped
 
 SCRIPT = """
 import sys
@@ -56,6 +59,86 @@ def torchrun(tmp_path, config, processes=2):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     return done, out
+
+
+def one_of_two(rank, port, config, out, at, answers):
+    """A process of a pair; it is asked to stop once it has been asked `at` times."""
+    place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in place.items()}, MASTER_ADDR="127.0.0.1")
+    asked = 0
+
+    def stop():
+        nonlocal asked
+        asked += 1
+        return asked == at
+
+    try:
+        with process_group("cpu"):
+            run(config, out, stop=stop)
+    except Stopped as event:
+        answers.put((rank, str(event)))
+    else:
+        answers.put((rank, "finished"))
+
+
+def pair(config, out, stops=(0, 0)):
+    """What both processes of a run say; forked, so that nothing is imported anew."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    processes = [
+        context.Process(target=one_of_two, args=(rank, port, config, out, stops[rank], answers))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    return dict(answers.get() for _ in processes)
+
+
+def finished(folder):
+    (path,) = folder.glob("*/run.nc")
+    return open_run(path)
+
+
+def equal_to_rounding(joined, alone, names):
+    assert (joined.attrs["processes"], alone.attrs["processes"]) == (2, 1)
+    for name in names:
+        np.testing.assert_allclose(joined[name], alone[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_tolerances_are_drawn_for_the_joined_batch_and_stops_agreed_on(
+    tmp_path, tiny, same_result
+):
+    """One process alone is told to stop, as if a signal reached it before the other."""
+    over = {"objective.kappa": "0.1..0.3", "objective.kappa_grid": [0.1, 0.3]}
+    config = tiny(**{"training.steps": 6, "training.marginal_samples": 0, **over})
+    told = pair(config, tmp_path / "parts", stops=(0, 4))
+    assert told == dict.fromkeys((0, 1), "stopped after step 4 of 6")
+    folder = tmp_path / "parts" / config.name
+    assert (folder / "checkpoint.pt").exists()
+    assert not (folder / "run.nc").exists()
+    assert pair(config, tmp_path / "parts") == dict.fromkeys((0, 1), "finished")
+    assert pair(config, tmp_path / "whole") == dict.fromkeys((0, 1), "finished")
+    joined = finished(tmp_path / "whole")
+    same_result(finished(tmp_path / "parts"), joined)
+    run(config, tmp_path / "one")
+    names = ("kl", "rms_error", "knot_multiplier", "final_kl", "final_rms_error")
+    equal_to_rounding(joined, finished(tmp_path / "one"), names)
+
+
+def test_angles_are_drawn_for_the_joined_batch(tmp_path, tiny, fake_mnist, monkeypatch):
+    monkeypatch.setenv("GECO_DATA_HOME", str(fake_mnist))
+    config = tiny(**{"training.steps": 4, "dataset.name": "mnist-rotate",
+                     "model.name": "conv-vae", "model.width": 8})  # fmt: skip
+    pair(config, tmp_path / "two")
+    run(config, tmp_path / "one")
+    names = ("kl", "rms_error", "multiplier", "final_kl")
+    equal_to_rounding(finished(tmp_path / "two"), finished(tmp_path / "one"), names)
 
 
 DRAW = {"model.name": "conv-draw", "model.latents": 2, "model.width": 8, "model.draw_steps": 2}
@@ -114,6 +197,14 @@ def test_joint_noise_is_the_share_of_one_draw(size, axis):
             assert torch.equal(torch.randn(size=size, generator=again), parts[-1])
             assert torch.randn(size).shape == size
     assert torch.equal(torch.cat(parts, axis), whole)
+
+
+def test_draws_from_another_source_are_left_alone():
+    latents, other = (torch.Generator().manual_seed(3) for _ in range(2))
+    with JointNoise(Ranks(1, 2), latents):
+        assert torch.rand(4, generator=latents).shape == (4,)
+        drawn = torch.rand(4, generator=other)
+    assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(3)))
 
 
 def test_alone(tmp_path):

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -183,6 +185,46 @@ def test_dask_with_a_worker_killed_equals_serial(tmp_path, tiny, same_result):
     sweep(configs, tmp_path / "serial", executor="serial")
     for config in configs:
         same_result(*(open_run(tmp_path / kind / config.name) for kind in ("dask", "serial")))
+
+
+SCHEDULER = """
+import time
+from distributed import LocalCluster
+
+if __name__ == "__main__":
+    cluster = LocalCluster(n_workers=0, dashboard_address=None)
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_dying_scheduler_ends_in_a_sentence(tmp_path, six):
+    """Without a worker the runs wait for ever; then the scheduler itself is killed."""
+    pytest.importorskip("distributed")
+    import dask
+
+    (tmp_path / "scheduler.py").write_text(SCHEDULER, "utf-8")
+    words = [sys.executable, str(tmp_path / "scheduler.py")]
+    scheduler = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        address = scheduler.stdout.readline().strip()
+
+        class Killer(NoMeter):
+            interval = 0.0
+
+            def report(self, done, values):
+                scheduler.kill()
+
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+            pytest.raises(RunError, match=r"scheduler .* is gone; finished runs are kept"),
+        ):
+            sweep(six, tmp_path / "out", executor="dask", scheduler=address, progress=Killer())
+    finally:
+        scheduler.kill()
+        scheduler.wait()
+        scheduler.stdout.close()
+    assert not list((tmp_path / "out" / "logs").glob(".stop*"))
 
 
 def test_no_scheduler(tmp_path, six, monkeypatch):

@@ -1,5 +1,6 @@
 """Real processes, really killed: nothing is lost or damaged, and the result is the same."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -8,11 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from geco_experiments import open_run, run
+from geco_experiments.report import build_report
+from geco_experiments.runtime import atomic
 from geco_experiments.runtime.errors import RunError
+from geco_experiments.training import runner
+from geco_experiments.training.loop import Loop
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +76,113 @@ def test_twenty_random_kills(start, tiny, tmp_path, same_result):
 @pytest.mark.slow
 def test_two_hundred_random_kills(start, tiny, tmp_path, same_result):
     check(start, tiny, tmp_path, same_result, kills=200, seed=1)
+
+
+def killed_inside(config, out, name, delay):
+    """A run and its page in a process that dies so long after it begins to write a file."""
+    within = atomic.replacing
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process at once, with no clean-up
+
+    @contextlib.contextmanager
+    def watched(path):
+        with within(path) as part:
+            if path.name == name:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+            yield part
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    atomic.replacing = runner.replacing = watched
+    run(config, out)
+    build_report(out)
+
+
+def check_writing(tiny, tmp_path, same_result, kills, seed):
+    config = tiny(**{"training.steps": 5})
+    undisturbed = tmp_path / "undisturbed"
+    run(config, undisturbed)
+    page = build_report(undisturbed).stat().st_size
+    rng, context = random.Random(seed), multiprocessing.get_context("fork")
+    hit = dict.fromkeys(("model.pt", "index.html"), 0)
+    span = dict.fromkeys(hit, 1e-3)
+    folder = 0
+    while min(hit.values()) < kills:
+        name = min(hit, key=hit.get)
+        out = tmp_path / str(folder)
+        delay = rng.uniform(1e-6, span[name])
+        process = context.Process(target=killed_inside, args=(config, out, name, delay))
+        process.start()
+        process.join()
+        if process.exitcode == 0:  # written before the blow fell, or finished by an earlier one
+            span[name] = max(span[name] / 2, 1e-5)
+            folder += 1
+            continue
+        assert process.exitcode == -signal.SIGALRM
+        hit[name] += 1
+        span[name] *= 1.5
+        index = out / "index.html"
+        assert not index.exists() or index.stat().st_size == page
+        if name == "model.pt":
+            assert not (out / config.name / "run.nc").exists()
+        if rng.random() < 0.5:  # half of the folders are hit more than once
+            folder += 1
+    for out in (tmp_path / str(i) for i in range(folder + 1)):
+        result = run(config, out)
+        build_report(out)
+        same_result(open_run(undisturbed / config.name), open_run(result))
+        left = sorted(path.name for path in result.parent.iterdir())
+        assert left == [".lock", "config.json", "model.pt", "run.nc"]
+        assert sorted(path.name for path in out.iterdir()) == sorted([config.name, "index.html"])
+
+
+def test_kills_inside_model_saving_and_page_writing(tiny, tmp_path, same_result):
+    check_writing(tiny, tmp_path, same_result, kills=1, seed=0)
+
+
+@pytest.mark.slow
+def test_twenty_kills_inside_each(tiny, tmp_path, same_result):
+    check_writing(tiny, tmp_path, same_result, kills=20, seed=1)
+
+
+OUT_OF_MEMORY = {"model.hidden": 2048, "training.steps": 4, "training.batch_size": 5000,
+                 "training.marginal_samples": 0}  # fmt: skip
+
+
+def without_memory(config, out, answer):
+    """A run whose process may take no more memory from its third step on."""
+    advance = Loop.advance
+
+    def limited_advance(loop):
+        if loop.step == 2:
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken, resource.RLIM_INFINITY))
+        advance(loop)
+
+    Loop.advance = limited_advance
+    try:
+        run(config, out)
+    except RunError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        answer.put(str(error))
+    else:
+        answer.put("no error")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="limits its own memory")
+def test_out_of_memory_in_the_middle_of_a_run(tiny, tmp_path, same_result):
+    """Activations of 41 MB, which must be taken anew at every step, find no room."""
+    config = tiny(**OUT_OF_MEMORY, **{"execution.checkpoint_seconds": 0.0})
+    context = multiprocessing.get_context("fork")
+    answer = context.SimpleQueue()
+    process = context.Process(target=without_memory, args=(config, tmp_path / "out", answer))
+    process.start()
+    text = answer.get()
+    process.join()
+    assert "the memory is not enough" in text
+    assert "training.batch_size" in text
+    folder = tmp_path / "out" / config.name
+    assert (folder / "checkpoint.pt").exists()
+    assert not (folder / "run.nc").exists()
+    same_result(*(open_run(run(config, tmp_path / name)) for name in ("out", "undisturbed")))
 
 
 def test_the_command_killed_and_started_again(tmp_path, tiny, same_result):

@@ -73,3 +73,19 @@ def test_a_column_far_from_zero_costs_the_others_no_digits() -> None:
 def test_scales_whose_squares_are_no_numbers_are_refused(scale: float) -> None:
     with pytest.raises(ValueError, match="other units"):
         StandardData.from_samples(np.random.default_rng(0).normal(size=(5, 2)) * scale)
+
+
+def test_rows_in_order_are_the_same_data_with_near_rows_side_by_side() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 3)) * [5.0, 1.0, 0.1]
+    X[1000] = X[7]
+    data = StandardData.from_samples(X)
+    ordered = data.in_order
+    np.testing.assert_array_equal(ordered.rows[ordered.inverse], data.rows[data.inverse])
+    np.testing.assert_array_equal(ordered.counts[ordered.inverse], data.counts[data.inverse])
+    np.testing.assert_array_equal(ordered.weights[ordered.inverse], data.weights[data.inverse])
+
+    def spread(rows: np.ndarray) -> float:
+        return float(np.mean([rows[i : i + 188, 0].std() for i in range(0, len(rows), 188)]))
+
+    assert spread(ordered.rows) < 0.5 * spread(data.rows)

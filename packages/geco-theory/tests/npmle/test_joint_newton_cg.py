@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from geco_theory.free_energy.blahut_arimoto import moments
@@ -38,11 +38,33 @@ def test_height_slope_and_curvature_agree(seed: int, power: float) -> None:
     ends = [MovingMasses(data, model.moved(s * v), temperature) for s in (step, -step)]
     slope = (ends[0].height - ends[1].height) / (2 * step)
     assert slope == pytest.approx(-model.inner(model.pull, v), rel=1e-5, abs=1e-8)
-    # the gradient is -mass pull / T; its derivative along v is mass curved(v) / T
+    own = model.own_curvature()
+    found = model.coupled(v)
+    assert model.inner(w, found) == pytest.approx(model.inner(model.coupled(w), v), abs=1e-4)
+    assert model.inner(v, found) >= -1e-5 * model.inner(v, v)
+    # the preconditioner: its inverse is one, and it is positive
+    np.testing.assert_allclose(own.over(own.times(v)), v, atol=1e-4)
+    assert model.inner(v, own.times(v)) > 0
+    assert model.inner(w, own.times(v)) == pytest.approx(model.inner(own.times(w), v), abs=1e-3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.floats(-1.5, 0.0))
+def test_at_the_optimum_the_curvature_is_that_of_the_function(seed: int, power: float) -> None:
+    data, start = some(seed)
+    temperature = 10.0**power * data.variances[0]
+    mixture = solve_free(data, temperature, start, tolerance=1e-11).mixture
+    model = MovingMasses(data, mixture, temperature)
+    own = model.own_curvature()
+    assume(float(own.sizes.min()) > 0.03)
+    v = np.random.default_rng(seed).normal(size=(mixture.size, data.rows.shape[1] + 1))
+    step = 1e-5
+    ends = [MovingMasses(data, model.moved(s * v), temperature) for s in (step, -step)]
+    # the gradient is -mass pull / T; its derivative along v is mass times the curvature / T
     change = -(ends[0].mass[:, None] * ends[0].pull - ends[1].mass[:, None] * ends[1].pull)
-    found = model.curved(v)
+    found = model.coupled(v)
+    found[:, :-1] += own.times(v)[:, :-1]
     np.testing.assert_allclose(model.mass[:, None] * found, change / (2 * step), atol=5e-5)
-    assert model.inner(w, found) == pytest.approx(model.inner(model.curved(w), v), abs=1e-4)
 
 
 def test_values_that_are_still_are_left_out_and_the_product_is_that_of_the_others() -> None:
@@ -55,7 +77,13 @@ def test_values_that_are_still_are_left_out_and_the_product_is_that_of_the_other
     np.testing.assert_array_equal(part.moving, chosen)
     v = np.zeros((6, 4))
     v[chosen] = np.random.default_rng(0).normal(size=(len(chosen), 4))
-    np.testing.assert_allclose(part.curved(v[chosen]), whole.curved(v)[chosen], atol=1e-5)
+    np.testing.assert_allclose(part.coupled(v[chosen]), whole.coupled(v)[chosen], atol=1e-5)
+    for mine, all_of_them in zip(
+        (part.own_curvature().times(v[chosen]), part.own_curvature().over(v[chosen])),
+        (whole.own_curvature().times(v), whole.own_curvature().over(v)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, all_of_them[chosen], atol=1e-4)
     moved = part.moved(0.01 * v[chosen])
     rest = np.setdiff1d(np.arange(6), chosen)
     np.testing.assert_array_equal(moved.values[rest], mixture.values[rest])

@@ -14,33 +14,58 @@ from geco_experiments.config import ModelConfig
 from geco_experiments.datasets import Dataset
 from geco_experiments.runtime.errors import RunError, explained
 
-__all__ = ["Maker", "architecture", "build_model", "forward_of", "model_input", "takes_generator"]
+__all__ = [
+    "Maker",
+    "architecture",
+    "build_model",
+    "forward_of",
+    "model_input",
+    "takes_generator",
+    "takes_tolerance",
+]
 
 Shape = tuple[int, ...]
-Maker = Callable[[ModelConfig, Shape, Shape | None], nn.Module]
-"""What another package registers: `(config, shape, context_shape) -> model`."""
+Ends = tuple[float, float]
+Maker = Callable[..., nn.Module]
+"""What another package registers: `(config, shape, context_shape) -> model`.
+
+With an argument `tolerance` it is asked for models over a range of tolerances too: its ends, whose
+`forward` then takes `kappa`.
+"""
 
 
-def linear_vae(config: ModelConfig, shape: Shape, context_shape: Shape | None) -> nn.Module:
+def linear_vae(
+    config: ModelConfig, shape: Shape, context_shape: Shape | None, tolerance: Ends | None = None
+) -> nn.Module:
     """The linear VAE, over flat rows."""
     _unconditional(config, context_shape)
-    return geco_models.LinearVAE(torch.Size(shape).numel(), config.latents)
+    return geco_models.LinearVAE(torch.Size(shape).numel(), config.latents, tolerance=tolerance)
 
 
-def mlp_vae(config: ModelConfig, shape: Shape, context_shape: Shape | None) -> nn.Module:
+def mlp_vae(
+    config: ModelConfig, shape: Shape, context_shape: Shape | None, tolerance: Ends | None = None
+) -> nn.Module:
     """A VAE of one hidden layer, for data of any shape."""
     _unconditional(config, context_shape)
-    return geco_models.MLPVAE(shape, config.latents, hidden=(config.hidden,))
+    return geco_models.MLPVAE(shape, config.latents, hidden=(config.hidden,), tolerance=tolerance)
 
 
-def conv_vae(config: ModelConfig, shape: Shape, context_shape: Shape | None) -> nn.Module:
+def conv_vae(
+    config: ModelConfig, shape: Shape, context_shape: Shape | None, tolerance: Ends | None = None
+) -> nn.Module:
     """A convolutional VAE, for images."""
     return geco_models.ConvVAE(
-        shape, config.latents, width=config.width, context_shape=context_shape
+        shape,
+        config.latents,
+        width=config.width,
+        context_shape=context_shape,
+        tolerance=tolerance,
     )
 
 
-def nvp_vae(config: ModelConfig, shape: Shape, context_shape: Shape | None) -> nn.Module:
+def nvp_vae(
+    config: ModelConfig, shape: Shape, context_shape: Shape | None, tolerance: Ends | None = None
+) -> nn.Module:
     """A VAE with a RealNVP flow in its prior or posterior."""
     return geco_models.NVPVAE(
         shape,
@@ -49,10 +74,13 @@ def nvp_vae(config: ModelConfig, shape: Shape, context_shape: Shape | None) -> n
         couplings=config.couplings,
         width=config.width,
         context_shape=context_shape,
+        tolerance=tolerance,
     )
 
 
-def conv_draw(config: ModelConfig, shape: Shape, context_shape: Shape | None) -> nn.Module:
+def conv_draw(
+    config: ModelConfig, shape: Shape, context_shape: Shape | None, tolerance: Ends | None = None
+) -> nn.Module:
     """Convolutional DRAW, for images."""
     return geco_models.ConvDraw(
         shape,
@@ -62,15 +90,24 @@ def conv_draw(config: ModelConfig, shape: Shape, context_shape: Shape | None) ->
         context_shape=context_shape,
         shared=config.shared,
         stride=config.draw_stride,
+        tolerance=tolerance,
     )
 
 
-def build_model(config: ModelConfig, data: Dataset, seed: int) -> Any:
+def build_model(
+    config: ModelConfig, data: Dataset, seed: int, tolerance: Ends | None = None
+) -> Any:
     """Create a model for a dataset, its initial weights drawn from `seed` alone.
 
+    Args:
+        config: Which model, and its sizes.
+        data: The dataset.
+        seed: Of the initial weights.
+        tolerance: The ends of the range of tolerances that it takes as an input, if it does.
+
     Raises:
-        RunError: if the model cannot be conditional but the dataset is, or refuses its sizes or
-            the shape of the data.
+        RunError: if the model cannot be conditional but the dataset is, refuses its sizes or the
+            shape of the data, or takes no tolerances.
     """
     # modules draw their weights from the global generator; the caller's state is put back
     with (
@@ -79,8 +116,17 @@ def build_model(config: ModelConfig, data: Dataset, seed: int) -> Any:
     ):
         torch.manual_seed(seed)
         make: Maker = registry.load("models", config.name)
+        over = {}
+        if tolerance is not None:
+            if "tolerance" not in inspect.signature(make).parameters:
+                raise RunError(
+                    f"the model {config.name} takes no tolerance as an input, so "
+                    f"`objective.kappa` must be one number for it; got the range "
+                    f"{tolerance[0]:g}..{tolerance[1]:g}"
+                )
+            over = {"tolerance": tolerance}
         try:
-            return make(config, data.shape, data.context_shape)
+            return make(config, data.shape, data.context_shape, **over)
         except _ConditionalDataError as error:
             raise RunError(
                 f"{config.name} cannot be conditional but {data.name} is: choose conv-vae, "
@@ -106,25 +152,34 @@ def takes_generator(model: nn.Module) -> bool:
     return "generator" in _keywords(model)
 
 
-def forward_of(
-    model: nn.Module,
-) -> Callable[[Any, Tensor, Tensor | None, torch.Generator | None], Any]:
+def takes_tolerance(model: nn.Module) -> bool:
+    """Whether a model takes the tolerance as an input."""
+    return "kappa" in _keywords(model)
+
+
+def forward_of(model: nn.Module) -> Callable[..., Any]:
     """How to call a model: with those of context and generator that its `forward` takes.
 
     Returns:
         A function of the callable (the model itself, compiled or shared among processes), the
-        input, the context and the generator.
+        input, the context, the generator, and the tolerances where the run has a range of them.
     """
     keywords = _keywords(model)
 
     def call(
-        module: Any, x: Tensor, context: Tensor | None, generator: torch.Generator | None
+        module: Any,
+        x: Tensor,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        kappa: Tensor | float | None = None,
     ) -> Any:
         given: dict[str, Any] = {}
         if "context" in keywords:
             given["context"] = context
         if "generator" in keywords:
             given["generator"] = generator
+        if kappa is not None:
+            given["kappa"] = kappa
         return module(x, **given)
 
     return call
@@ -133,7 +188,7 @@ def forward_of(
 def _keywords(model: nn.Module) -> frozenset[str]:
     parameters = inspect.signature(model.forward).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return frozenset({"context", "generator"})
+        return frozenset({"context", "generator", "kappa"})
     return frozenset(p.name for p in parameters)
 
 

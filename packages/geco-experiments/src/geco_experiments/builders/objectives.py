@@ -85,16 +85,22 @@ def _update(config: ObjectiveConfig) -> geco_core.MultiplierUpdate:
 
 
 def _constraint(config: ObjectiveConfig, classifier: Any) -> nn.Module:
+    kappa = _tolerance(config)
     match config.constraint:
         case "re":
-            return geco_core.ReconstructionError(config.kappa)
+            return geco_core.ReconstructionError(kappa)
         case "pncc":
-            return geco_core.PatchCrossCorrelation(config.kappa, config.patch_size)
+            return geco_core.PatchCrossCorrelation(kappa, config.patch_size)
         case "fre":
             features: nn.Module = geco_core.LocalMoments(config.patch_size)
             if config.features == "classifier":
                 layer = FEATURE_LAYERS[type(classifier).__name__]
                 features = geco_models.FeatureExtractor(classifier, layer)
-            return geco_core.FeatureReconstructionError(config.kappa, features)
+            return geco_core.FeatureReconstructionError(kappa, features)
         case "cla":
-            return geco_core.ClassificationAccuracy(config.kappa, classifier)
+            return geco_core.ClassificationAccuracy(kappa, classifier)
+
+
+def _tolerance(config: ObjectiveConfig) -> Any:
+    ends = config.kappa_range
+    return float(config.kappa) if ends is None else geco_core.ToleranceRange(*ends)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 import xarray as xr
 
@@ -21,6 +22,7 @@ from geco_experiments.datasets import require
 from geco_experiments.datasets.home import DataHome
 from geco_experiments.runtime.distributed import process_group
 from geco_experiments.runtime.errors import GecoError, RunError
+from geco_experiments.runtime.words import spanned
 from geco_experiments.sweeps import ExecutorName, identified, product, sweep, unfinished
 from geco_experiments.training import Stopped, run
 
@@ -189,25 +191,28 @@ def summary(dataset: xr.Dataset) -> str:
     """
     objective = results.config_of(dataset).objective
     in_kappa = objective.name == "geco" and objective.constraint == "re"
+    asked = np.array(objective.tolerances)
     parts = []
     for split, label in (("train", "training"), ("test", "held out")):
-        error, kl = (results.final(dataset, name, split) for name in ("rms_error", "kl"))
-        text = f"{label} RMS error {error:.4f}"
-        if in_kappa:
-            text += f" ({error / objective.kappa:.3f} kappa)"
-        parts.append(f"{text}, KL {kl:.2f} nats")
+        error, kl = (results.finals(dataset, name, split) for name in ("rms_error", "kl"))
+        text = f"{label} RMS error {spanned(error, '.4f')}"
+        if in_kappa and asked.size == error.size:
+            text += f" ({spanned(error / asked, '.3f')} kappa)"
+        parts.append(f"{text}, KL {spanned(kl, '.2f')} nats")
     return f"{dataset.attrs['name']}: " + "; ".join(parts)
 
 
 def _facts(path: Path, dataset: xr.Dataset) -> dict[str, Any]:
-    finals = {
-        f"{name}_{split}": results.final(dataset, name, split)
-        for name in ("rms_error", "kl")
-        for split in ("train", "test")
-    }
+    finals: dict[str, Any] = {}
+    for name in ("rms_error", "kl"):
+        for split in ("train", "test"):
+            values = results.finals(dataset, name, split).tolist()
+            finals[f"{name}_{split}"] = values if "kappa" in dataset.dims else values[0]
     labels = {key: dataset.attrs.get(key) for key in ("name", "dataset", "model", "objective")}
     config = results.config_of(dataset)
-    numbers = {"kappa": config.kappa, "seed": config.seed}
+    over = "kappa" in dataset.dims
+    numbers = {"kappa": dataset["kappa"].values.tolist() if over else config.kappa}
+    numbers["seed"] = config.seed
     return {"path": str(path), **labels, **numbers, **finals}
 
 

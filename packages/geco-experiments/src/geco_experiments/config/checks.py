@@ -1,17 +1,57 @@
 """Values of configurations: their types, their ranges, and words for those that are refused."""
 
 import math
+import re
 import types
 import typing
 from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
-__all__ = ["check_positive", "check_types"]
+__all__ = ["check_positive", "check_types", "ends_of"]
 
 # the square of the least still is a normal number in float32
 LEAST, MOST = 1e-15, 1e30
 MOST_WHOLE = 10**15
+
+
+_RANGE = re.compile(r"\s*(.+?)\s*\.\.\s*(.+?)\s*")
+
+
+def ends_of(name: str, value: Any) -> tuple[float, float] | None:
+    """The ends of a range such as `0.06..0.2`, `(0.06, 0.2)` or a `ToleranceRange`.
+
+    Args:
+        name: The field, for messages.
+        value: A number, or a range.
+
+    Returns:
+        The lower and the upper end; None for anything that is no range.
+
+    Raises:
+        ValueError: if it is a range whose ends are not numbers, or not low < high.
+    """
+    found: Any = None
+    if isinstance(value, str):
+        match = _RANGE.fullmatch(value)
+        found = None if match is None else match.groups()
+    elif isinstance(value, tuple | list):
+        found = value
+    elif hasattr(value, "low") and hasattr(value, "high"):
+        found = (value.low, value.high)
+    if found is None:
+        return None
+    try:
+        low, high = (float(end) for end in found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be a number or a range such as 0.06..0.2; got {value!r}"
+        ) from error
+    if not (math.isfinite(low) and math.isfinite(high) and 0 < low < high):
+        raise ValueError(
+            f"`{name}` as a range must be low..high with 0 < low < high; got {value!r}"
+        )
+    return low, high
 
 
 def check_positive(config: object, *names: str, most: float | None = None) -> None:
@@ -81,6 +121,11 @@ def _checked(hint: Any, value: Any, path: str) -> Any:
         return value
     options = typing.get_args(hint) if origin in (types.UnionType, typing.Union) else (hint,)
     for option in options:
+        if typing.get_origin(option) is tuple:
+            if isinstance(value, tuple | list):
+                (item, _) = typing.get_args(option)
+                return tuple(_checked(item, _plain(one), path) for one in value)
+            continue
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             try:
                 return float(value)
@@ -95,4 +140,5 @@ def _checked(hint: Any, value: Any, path: str) -> Any:
 
 def _words(options: tuple[Any, ...]) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return " or ".join(names.get(option, "null") for option in options)
+    words = ("numbers" if typing.get_origin(o) is tuple else names.get(o, "null") for o in options)
+    return " or ".join(words)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from geco_experiments import registry
-from geco_experiments.config.checks import check_positive, check_types
+from geco_experiments.config.checks import check_positive, check_types, ends_of
 
 __all__ = [
     "ConstraintName",
@@ -22,6 +22,19 @@ __all__ = [
 ObjectiveName = Literal["geco", "elbo", "annealed-elbo", "sigma-vae"]
 ConstraintName = Literal["re", "fre", "cla", "pncc"]
 FILES = (".npz", ".npy", ".nc")
+GRID = 7  # tolerances of a range that a model is evaluated at
+
+
+@dataclass(frozen=True)
+class _End:
+    """An end of a range, to be checked as a tolerance is."""
+
+    kappa: float
+
+
+def _shortest(number: float) -> str:
+    """The shortest text of a number, 1 rather than 1.0."""
+    return repr(number).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -162,8 +175,12 @@ class ObjectiveConfig:
     """geco: KL under a constraint; elbo: fixed beta; annealed-elbo: GQN's schedule; sigma-vae."""
     constraint: Annotated[ConstraintName, arg(aliases=["--constraint"])] = "re"
     """geco: the constraint; docs/constraints.md describes RE, FRE, CLA and PNCC."""
-    kappa: Annotated[float, arg(aliases=["--kappa"])] = 0.1
-    """geco: the tolerance; for re the RMS error per element, in the data's units (0 to 1)."""
+    kappa: Annotated[float | str, arg(aliases=["--kappa"], metavar="FLOAT|LOW..HIGH")] = 0.1
+    """geco: the tolerance, for re the RMS error per element, in the data's units (0 to 1); or a
+    range such as 0.06..0.2, for one model that serves every tolerance in it."""
+    kappa_grid: tuple[float, ...] | None = None
+    """geco over a range: the tolerances that the finished model is evaluated at (None: seven in
+    equal ratios, from end to end)."""
     update: Literal["robust", "paper"] = "robust"
     """geco: the multiplier's update; `paper` is Algorithm 1 exactly as printed."""
     rate: float | None = None
@@ -188,19 +205,73 @@ class ObjectiveConfig:
     """cla, fre: steps that the frozen classifier is trained for, once per dataset."""
 
     def __post_init__(self) -> None:
+        ends = ends_of("kappa", self.kappa)
+        if ends is not None:  # in one form, so that equal ranges have equal names
+            object.__setattr__(self, "kappa", "..".join(_shortest(end) for end in ends))
+        elif isinstance(self.kappa, str):
+            raise TypeError(
+                f"`kappa` must be a number or a range such as 0.06..0.2; got {self.kappa!r}"
+            )
         check_types(self)
+        self._check_range(ends)
         check_positive(
-            self, "kappa", "rate", "beta", "sigma", "sigma_start", "sigma_end", "anneal_steps",
-            "patch_size", "classifier_steps",
+            self, *(() if ends else ("kappa",)), "rate", "beta", "sigma", "sigma_start",
+            "sigma_end", "anneal_steps", "patch_size", "classifier_steps",
         )  # fmt: skip
         if self.decay is not None and not 0 <= self.decay < 1:
             raise ValueError(f"`decay` must be at least 0 and below 1; got {self.decay!r}")
-        if self.name == "geco" and self.constraint in ("cla", "pncc") and self.kappa >= 1:
+        largest = ends[1] if ends else self.kappa
+        if self.name == "geco" and self.constraint in ("cla", "pncc") and float(largest) >= 1:
             what = "probability" if self.constraint == "cla" else "correlation"
             raise ValueError(
                 f"`kappa` of {self.constraint} is a mean {what}, so it must be between 0 and 1 "
                 f"(excluded); got {self.kappa!r}"
             )
+
+    def _check_range(self, ends: tuple[float, float] | None) -> None:
+        """What goes with a range of tolerances, and with nothing else."""
+        if ends is not None:
+            for end in ends:
+                check_positive(_End(end), "kappa")
+            if self.name != "geco":
+                raise ValueError(
+                    f"`kappa` can be a range for the objective geco only; got {self.kappa!r} for "
+                    f"{self.name}"
+                )
+        if self.kappa_grid is None:
+            return
+        if ends is None:
+            raise ValueError(
+                f"`kappa_grid` goes with a range of tolerances such as kappa 0.06..0.2; got "
+                f"{self.kappa_grid!r} for kappa {self.kappa!r}"
+            )
+        low, high = ends
+        inside = all(low <= one <= high for one in self.kappa_grid)
+        if not self.kappa_grid or not inside:
+            raise ValueError(
+                f"`kappa_grid` must hold numbers in the range {self.kappa}; got "
+                f"{self.kappa_grid!r}"
+            )
+        object.__setattr__(self, "kappa_grid", tuple(sorted(set(self.kappa_grid))))
+
+    @property
+    def kappa_range(self) -> tuple[float, float] | None:
+        """The ends of a range of tolerances; None for one tolerance."""
+        return ends_of("kappa", self.kappa) if self.name == "geco" else None
+
+    @property
+    def tolerances(self) -> tuple[float, ...]:
+        """The tolerances that the finished model is evaluated at; none for the baselines."""
+        if self.name != "geco":
+            return ()
+        ends = self.kappa_range
+        if ends is None:
+            return (float(self.kappa),)
+        if self.kappa_grid is not None:
+            return self.kappa_grid
+        ratio = ends[1] / ends[0]
+        inner = (float(f"{ends[0] * ratio ** (i / (GRID - 1)):.4g}") for i in range(1, GRID - 1))
+        return (ends[0], *inner, ends[1])
 
 
 @dataclass(frozen=True)

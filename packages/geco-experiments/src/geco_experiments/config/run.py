@@ -29,6 +29,7 @@ _LATER: dict[str, dict[str, Any]] = {
         "test_share": 0.1, "split_seed": 0, "low": None, "high": None,
     },
     "model": {"fingerprint": None},
+    "objective": {"kappa_grid": None},
 }  # fmt: skip
 
 
@@ -111,7 +112,7 @@ class RunConfig:
         """The objective in a word: the label along `objective` in combined results."""
         objective = self.objective
         if objective.name == "geco":
-            parts = ["geco"]
+            parts = ["geco"] if objective.kappa_range is None else ["geco-range"]
             if objective.constraint != "re":
                 parts.append(objective.constraint)
             if objective.update != "robust":
@@ -123,16 +124,22 @@ class RunConfig:
 
     @property
     def kappa(self) -> float:
-        """The tolerance that was asked for; NaN for objectives that have none."""
-        return self.objective.kappa if self.objective.name == "geco" else math.nan
+        """The tolerance that was asked for; NaN for objectives that have none or many."""
+        objective = self.objective
+        one = objective.name == "geco" and objective.kappa_range is None
+        return float(objective.kappa) if one else math.nan
 
     @property
     def name(self) -> str:
         """The run's name and folder: readable parts, then `digest`."""
         parts = [self.dataset.label, self.model.name, self.objective_label]
         if self.objective.name == "geco":
-            parts.append(f"kappa{self.objective.kappa:g}")
+            parts.append(f"kappa{_tolerance(self.objective.kappa)}")
         return "-".join([*parts, f"seed{self.seed}", self.digest])
+
+
+def _tolerance(kappa: float | str) -> str:
+    return kappa if isinstance(kappa, str) else f"{kappa:g}"
 
 
 def replace(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:

@@ -31,7 +31,7 @@ from geco_experiments.datasets.home import DataHome
 from geco_experiments.results.store import write_dataset
 from geco_theory import PhaseTransitions, free_energy_bound, linear_vae_optimum
 
-__all__ = ["data_limits", "least_kl", "training_matrix"]
+__all__ = ["LARGEST", "data_limits", "kept_limits", "least_kl", "training_matrix", "with_limits"]
 
 LARGE = 2000
 COMPONENTS = 50
@@ -39,6 +39,7 @@ BLOCK, BLOCKS = 500, 8
 ERRORS = 3.0
 TOLERANCE = 1e-3  # of the certificate; F* - T ln S is what bounds, so that none is lost but this
 COLDEST = 0.1  # of the stability temperature
+LARGEST = 4096  # elements; the eigenvalues of larger data are not a matter of seconds
 
 
 def training_matrix(config: DatasetConfig, home: DataHome) -> NDArray[np.float32]:
@@ -79,8 +80,7 @@ def data_limits(
         with `linear_kl(rms)` beside it. The attribute `components` tells how many principal
         components were kept: the projection can only lower RE, so the bound stays one.
     """
-    limit = "" if config.train_limit is None else f"-{config.train_limit}"
-    path = folder / f"{config.name}{limit}-{temperatures}.nc"
+    path = folder / f"{_stem(config)}-{temperatures}.nc"
     if path.exists():
         return xr.load_dataset(path, engine="h5netcdf")
     images = training_matrix(config, home).astype(np.float64)
@@ -102,7 +102,7 @@ def data_limits(
     )
     limits.attrs.update(
         {
-            "dataset": config.name,
+            "dataset": config.label,
             "images": count,
             "features": features,
             "components": components,
@@ -113,6 +113,55 @@ def data_limits(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_dataset(limits, path)
     return limits
+
+
+def kept_limits(config: DatasetConfig, folder: Path) -> xr.Dataset | None:
+    """The limits of a dataset that `data_limits` left in a folder; None if there are none."""
+    stem = _stem(config)
+    found = {}
+    for path in folder.glob("*.nc"):
+        name, _, temperatures = path.stem.rpartition("-")
+        if name == stem and temperatures.isdigit():
+            found[int(temperatures)] = path
+    return xr.load_dataset(found[max(found)], engine="h5netcdf") if found else None
+
+
+def _stem(config: DatasetConfig) -> str:
+    content = "" if config.fingerprint is None else f"-{config.fingerprint[:8]}"
+    limit = "" if config.train_limit is None else f"-{config.train_limit}"
+    return f"{config.label}{content}{limit}"
+
+
+def with_limits(curve: xr.Dataset, limits: xr.Dataset) -> xr.Dataset:
+    """A trade-off curve with what theory says of its errors.
+
+    Args:
+        curve: what `geco_experiments.curve` returned.
+        limits: what `data_limits` returned for the same data.
+
+    Returns:
+        The curve with `linear_rate`, the rate of the best linear VAE (D7), and `least_rate`, below
+        which no VAE can be (D9), both in nats at the error over the training set.
+    """
+    error = curve["rms_error"].sel(split="train", drop=True)
+    known = limits["rms"].values
+    linear = np.interp(error.values, known, limits["linear_kl"].values, left=np.nan, right=np.nan)
+    least = np.full(error.shape, np.nan)
+    reached = np.isfinite(error.values)
+    least[reached] = least_kl(limits, error.values[reached])
+    units = {"units": "nat"}
+    return curve.assign(
+        linear_rate=(
+            error.dims,
+            linear,
+            {**units, "long_name": "rate of the best linear VAE (D7)"},
+        ),
+        least_rate=(
+            error.dims,
+            least,
+            {**units, "long_name": "no VAE below: F* of the data (D9)"},
+        ),
+    )
 
 
 def least_kl(limits: xr.Dataset, rms: NDArray[np.float64] | float) -> NDArray[np.float64]:

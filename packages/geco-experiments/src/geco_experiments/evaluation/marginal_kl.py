@@ -65,7 +65,11 @@ def aggregate_log_prob(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 @torch.no_grad()
 def marginal_kl(
-    model: Any, batch: Batch, inputs: Tensor, generator: torch.Generator
+    model: Any,
+    batch: Batch,
+    inputs: Tensor,
+    generator: torch.Generator,
+    kappa: float | None = None,
 ) -> MarginalKL | None:
     """Estimate the marginal KL over the data points of a batch.
 
@@ -74,6 +78,7 @@ def marginal_kl(
         batch: The n data points.
         inputs: Their images as the model takes them.
         generator: The source of the samples.
+        kappa: The tolerance, for a model that takes it.
 
     Returns:
         The estimates; None for a conditional model whose prior depends on the context, where an
@@ -81,12 +86,13 @@ def marginal_kl(
     """
     context = batch.context
     count = len(inputs)
-    posterior = model.posterior(inputs, context)
+    at = {} if kappa is None else {"kappa": kappa}
+    posterior = model.posterior(inputs, context, **at)
     z = posterior.sample(generator)
     own = posterior.log_prob(z).double()
-    prior = model.prior_log_prob(z, context).double()
+    prior = model.prior_log_prob(z, context, **at).double()
     if context is not None:
-        rolled = model.prior_log_prob(z, context.roll(1, 0)).double()
+        rolled = model.prior_log_prob(z, context.roll(1, 0), **at).double()
         if not torch.equal(rolled, prior):
             return None
     if hasattr(posterior, "mean") and hasattr(posterior, "log_variance"):

@@ -15,6 +15,7 @@ from geco_experiments.datasets import Batch, Dataset, SplitName
 from geco_experiments.evaluation.marginal_kl import MarginalKL, marginal_kl
 from geco_experiments.runtime.distributed import Ranks
 from geco_experiments.runtime.random_streams import stream_seed
+from geco_models import ModelOutput, active_units
 
 __all__ = ["Evaluation", "drawing", "evaluate", "facts", "gaussian_nll", "squared_errors"]
 
@@ -35,6 +36,9 @@ class Evaluation:
         kl_steps: The KL of each recurrent step, nats, or None.
         violations: Mean violation of each of the constraints, in their order.
         marginal: The marginal KL, or None where it is not defined or not asked for.
+        active: Number of latent dimensions whose mean KL is above 0.01 nats; of models whose KL
+            does not split over dimensions, those whose posterior mean has a variance above 0.01
+            over the first images; NaN where neither is known.
     """
 
     images: int
@@ -45,6 +49,7 @@ class Evaluation:
     kl_steps: tuple[float, ...] | None
     violations: tuple[float, ...]
     marginal: MarginalKL | None
+    active: float
 
     @property
     def rms_error(self) -> float:
@@ -104,6 +109,7 @@ def evaluate(
     config: RunConfig,
     ranks: Ranks,
     autocast: Any,
+    kappa: float | None = None,
 ) -> Evaluation:
     """Evaluate a model on a whole split.
 
@@ -119,6 +125,7 @@ def evaluate(
         config: The run.
         ranks: The processes that share the work.
         autocast: A context manager factory for the forward pass.
+        kappa: The tolerance that the model is given, for one that takes it.
     """
     count = len(data.split(split))
     device = data.split(split).images.device
@@ -126,7 +133,7 @@ def evaluate(
     which = 0 if split == "train" else 1
     generator = torch.Generator(device)
     sums: Tensor | None = None
-    elements = 0
+    elements = recurrent = 0
     measured = list(constraints.values())
     forward = forward_of(model)
     for index, start in enumerate(range(0, count, size)):
@@ -138,7 +145,7 @@ def evaluate(
         batch = data.batch(split, rows)
         x = batch.images
         with autocast(), drawing(model, device, seed):
-            out = forward(model, model_input(config.model, x), batch.context, generator)
+            out = forward(model, model_input(config.model, x), batch.context, generator, kappa)
         reconstruction = out.reconstruction.float().reshape(x.shape)
         elements = x[0].numel()
         kl = out.kl.double()
@@ -152,12 +159,17 @@ def evaluate(
             parts.append(violation.double().sum()[None])
         if getattr(out, "kl_steps", None) is not None:
             parts.append(out.kl_steps.double().sum(0))
+        recurrent = sum(len(part) for part in parts)
+        if getattr(out, "kl_per_dimension", None) is not None:
+            parts.append(out.kl_per_dimension.double().sum(0).flatten())
         total = torch.cat(parts)
         sums = total if sums is None else sums + total
-    sums, elements = _joined(sums, elements, ranks, device)
-    means = (sums / count).tolist()
+    sums, (elements, recurrent) = _joined(sums, (elements, recurrent), ranks, device)
+    average = sums / count
+    means = average.tolist()
     mse, kl_mean, kl_square = means[:3]
-    steps = means[3 + len(measured) :]
+    steps = means[3 + len(measured) : recurrent]
+    marginal, by_means = _over_first(model, data, split, config, which, kappa)
     return Evaluation(
         images=count,
         elements=elements,
@@ -166,37 +178,57 @@ def evaluate(
         kl_error=math.sqrt(max(kl_square - kl_mean**2, 0.0) / count),
         kl_steps=tuple(steps) or None,
         violations=tuple(means[3 : 3 + len(measured)]),
-        marginal=_marginal(model, data, split, config, which),
+        marginal=marginal,
+        active=_active(average[recurrent:]) if len(average) > recurrent else by_means,
     )
 
 
+def _active(kl_per_dimension: Tensor) -> float:
+    """How many latent dimensions are in use, by the mean KL of each over a split."""
+    nothing = kl_per_dimension.new_empty(0)
+    mean = ModelOutput(nothing, nothing, nothing, kl_per_dimension=kl_per_dimension[None])
+    return float(mean.active_units().sum())
+
+
 def _joined(
-    sums: Tensor | None, elements: int, ranks: Ranks, device: torch.device
-) -> tuple[Tensor, int]:
+    sums: Tensor | None, sizes: tuple[int, int], ranks: Ranks, device: torch.device
+) -> tuple[Tensor, tuple[int, int]]:
     # a rank without a batch of its own must still take part, with zeros of the right length
     if ranks.world > 1:
-        length = torch.tensor([0 if sums is None else len(sums), elements], device=device)
+        length = torch.tensor([0 if sums is None else len(sums), *sizes], device=device)
         torch.distributed.all_reduce(length, op=torch.distributed.ReduceOp.MAX)
         if sums is None:
             sums = torch.zeros(int(length[0]), dtype=torch.float64, device=device)
-        elements = int(length[1])
+        sizes = int(length[1]), int(length[2])
     if sums is None:
         raise ValueError("the split must hold at least one image; got none")
-    return ranks.sum(sums), elements
+    return ranks.sum(sums), sizes
 
 
-def _marginal(
-    model: Any, data: Dataset, split: SplitName, config: RunConfig, which: int
-) -> MarginalKL | None:
+def _over_first(
+    model: Any,
+    data: Dataset,
+    split: SplitName,
+    config: RunConfig,
+    which: int,
+    kappa: float | None,
+) -> tuple[MarginalKL | None, float]:
+    """What is measured on the first images alone: the marginal KL, and the active latents."""
     wanted = min(config.training.marginal_samples, len(data.split(split)))
     if wanted == 0 or not (hasattr(model, "posterior") and hasattr(model, "prior_log_prob")):
-        return None
+        return None, math.nan
+    at = {} if kappa is None else {"kappa": kappa}
     device = data.split(split).images.device
     generator = torch.Generator(device).manual_seed(stream_seed(config.seed, 4, which))
     batch = data.batch(split, torch.arange(wanted))
     x = model_input(config.model, batch.images)
-    posterior = model.posterior(x[:1], None if batch.context is None else batch.context[:1])
-    if not (hasattr(posterior, "mean") and hasattr(posterior, "log_variance")):
+    first = None if batch.context is None else batch.context[:1]
+    gaussian = model.posterior(x[:1], first, **at)
+    active = math.nan
+    if hasattr(gaussian, "mean") and hasattr(gaussian, "log_variance"):
+        if wanted > 1:
+            active = float(active_units(model.posterior(x, batch.context, **at).mean).sum())
+    else:
         batch = data.batch(split, torch.arange(min(wanted, PAIRWISE)))
         x = model_input(config.model, batch.images)
-    return marginal_kl(model, batch, x, generator)
+    return marginal_kl(model, batch, x, generator, kappa), active

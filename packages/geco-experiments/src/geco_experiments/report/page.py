@@ -7,6 +7,7 @@ Figures are inlined, nothing is fetched, no script runs: the file can be mailed 
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from geco_experiments import __version__
 from geco_experiments.report.images import SVG, Image, embedded
 from geco_experiments.report.run_figures import draw_runs
 from geco_experiments.results.findings import Claim, Figure, Findings, read_findings
-from geco_experiments.results.store import config_of, final, find, open_run
+from geco_experiments.results.store import config_of, finals, find, open_run
 from geco_experiments.runtime.atomic import remove_leftovers, write_text_atomic, writing
 from geco_experiments.runtime.errors import GecoError, SchemaError
-from geco_experiments.runtime.words import counted
+from geco_experiments.runtime.words import counted, spanned
 
 __all__ = ["ReportError", "build_report", "read_studies"]
 
@@ -37,13 +38,16 @@ class ReportError(GecoError):
     """The folder holds nothing to report, or something in it cannot be read."""
 
 
-def build_report(folder: Path, *, title: str = TITLE) -> Path:
+def build_report(
+    folder: Path, *, title: str = TITLE, opened: Mapping[Path, xr.Dataset] | None = None
+) -> Path:
     """Write `index.html` into a results folder.
 
     Args:
         folder: the folder that `geco reproduce` or `geco run` wrote to, with `studies/` and
             `runs/` in it (either may be missing, not both).
         title: the page's heading.
+        opened: runs that are open already, by path, which need not be read again.
 
     Returns:
         The path of the page.
@@ -53,8 +57,9 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
     """
     studies = read_studies(folder)
     paths = find(folder)
-    opened = [_open(path) for path in paths]
-    runs = [_run_row(path, run) for path, run in zip(paths, opened, strict=True)]
+    known = opened or {}
+    found = [known[path] if path in known else _open(path) for path in paths]
+    runs = [_run_row(path, run) for path, run in zip(paths, found, strict=True)]
     if not studies and not runs:
         msg = (
             f"{folder} holds neither studies/*/study.json nor runs (*/run.nc, runs/*/run.nc): "
@@ -81,7 +86,7 @@ def build_report(folder: Path, *, title: str = TITLE) -> Path:
                 "caption": one.caption,
                 "alt": one.alt,
             }
-            for one in ([] if studies else draw_runs(opened))
+            for one in ([] if studies else draw_runs(found, folder / "limits"))
         ],
         provenance=_provenance(studies, runs),
         claims=[(study, claim) for study in studies for claim in study.claims],
@@ -156,12 +161,12 @@ def _run_row(path: Path, run: xr.Dataset) -> dict[str, str]:
         ("train_kl", "kl", "train"),
     ):
         with contextlib.suppress(SchemaError):
-            numbers[label] = final(run, name, split)
+            numbers[label] = finals(run, name, split)
     config = json.loads(str(attributes.get("config", "{}")))
     shown = {
-        "train_rms": "RMS error {:.4f}",
-        "test_rms": "held out {:.4f}",
-        "train_kl": "KL {:.1f}",
+        "train_rms": ("RMS error", ".4f"),
+        "test_rms": ("held out", ".4f"),
+        "train_kl": ("KL", ".1f"),
     }
     origin = [
         f"{label} {attributes[key]}"
@@ -175,7 +180,10 @@ def _run_row(path: Path, run: xr.Dataset) -> dict[str, str]:
     ]
     return {
         "name": path.parent.name,
-        "summary": ", ".join(shown[name].format(value) for name, value in numbers.items()),
+        "summary": ", ".join(
+            f"{shown[name][0]} {spanned(values, shown[name][1])}"
+            for name, values in numbers.items()
+        ),
         "config": json.dumps(config, indent=1, ensure_ascii=False),
         "provenance": "; ".join(origin),
     }

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,17 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from geco_experiments.results.store import config_of, final
-from geco_experiments.runtime.errors import SchemaError
-from geco_experiments.studies.common.style import COLORS, new_figure, place_legend, styled
+from geco_experiments.evaluation.bounds import kept_limits, least_kl
+from geco_experiments.results.store import config_of
+from geco_experiments.results.trade_off import curve
+from geco_experiments.runtime.errors import GecoError
+from geco_experiments.studies.common.style import (
+    COLORS,
+    LABELS,
+    new_figure,
+    place_legend,
+    styled,
+)
 
 __all__ = ["RunFigure", "draw_runs"]
 
@@ -30,42 +39,87 @@ class RunFigure(NamedTuple):
     alt: str
 
 
-def draw_runs(runs: Sequence[xr.Dataset]) -> list[RunFigure]:
-    """The trade-off curve of each dataset and model with several tolerances, then each run."""
+def draw_runs(runs: Sequence[xr.Dataset], limits: Path | None = None) -> list[RunFigure]:
+    """The trade-off curve of each dataset and model with several tolerances, then each run.
+
+    Args:
+        runs: the runs, opened.
+        limits: a folder where the limits of their datasets may have been kept.
+    """
     figures = []
-    groups: dict[tuple[str, str], list[xr.Dataset]] = {}
+    groups: dict[tuple[str, str, str], list[xr.Dataset]] = {}
     for run in runs:
         config = config_of(run)
         if config.objective.name == "geco" and config.objective.constraint == "re":
-            groups.setdefault((config.dataset.label, config.model.name), []).append(run)
-    for (dataset, model), group in groups.items():
-        if len({config_of(run).kappa for run in group}) > 1:
-            figures += _trade_off(dataset, model, group)
+            key = (config.dataset.label, config.model.name, config.objective_label)
+            groups.setdefault(key, []).append(run)
+    for group in groups.values():
+        figures += _trade_off(group, limits)
     for run in runs[:MOST]:
         figures += [*_history(run), *_examples(run)]
     return figures
 
 
-def _trade_off(dataset: str, model: str, runs: list[xr.Dataset]) -> list[RunFigure]:
+def _trade_off(runs: list[xr.Dataset], folder: Path | None) -> list[RunFigure]:
     try:
-        points = sorted(
-            (final(run, "rms_error", "train"), final(run, "kl", "train"), config_of(run).kappa)
-            for run in runs
-        )
-    except SchemaError:
+        line = curve(runs)
+    except GecoError:  # runs of an earlier release, or several with the same tolerance
         return []
-    figure, (plane, hit) = new_figure(1, 2, width=9.0, height=3.4)
-    error, kl, kappa = np.array(points).T
-    plane.plot(error, kl, "o-", color=COLORS["geco"], linewidth=1)
+    if line.sizes["kappa"] < 2 or not {"rms_error", "rate", "price", "active_latents"} <= set(
+        line
+    ):
+        return []
+    config = config_of(runs[0])
+    limits = None if folder is None else kept_limits(config.dataset, folder)
+    figure, (plane, hit, price, active) = new_figure(2, 2, width=9.0, height=6.0)
+    train = line.sel(split="train")
+    if limits is not None:
+        _draw_limits(plane, limits, train)
+    style: dict[str, Any] = {"marker": "o", "color": COLORS["geco"], "linewidth": 1}
+    for seed in line["seed"].values:
+        one = train.sel(seed=seed)
+        one = one.isel(kappa=np.flatnonzero(np.isfinite(one["rate"].values)))
+        plane.plot(one["rms_error"], one["rate"], **style)
+        hit.plot(one["kappa"], 100 * (one["rms_error"] / one["kappa"] - 1), **style)
+        price.plot(one["kappa"], one["price"], **style)
+        active.plot(one["kappa"], one["active_latents"], **style)
     plane.set(title="What an error costs", xlabel="RMS error", ylabel="KL (nats)")
     hit.axhspan(-2, 2, color="#e8f0f7")
-    hit.plot(kappa, 100 * (error / kappa - 1), "o", color=COLORS["geco"])
     hit.set(title="Error against the target", xlabel="κ", ylabel="off κ (%)")
+    price.set(title="Price of a smaller error", xlabel="κ", ylabel="−dKL / d ln κ (nats)")
+    active.set(title="Latents in use", xlabel="κ", ylabel="latent dimensions")
+    active.set_ylim(bottom=0)
+    place_legend(plane)
     caption = (
-        f"{dataset}, {model}: the KL at each RMS error over the training set, and how far each "
-        "run ended from the κ that was asked for (band: 2%)."
+        f"{line.attrs['dataset']}, {line.attrs['model']}, "
+        + ("one run over a range of κ" if len(runs) == 1 else "one run for each κ")
+        + ": the KL at each RMS error over the training set; how far the error is from the κ that "
+        "was asked for (band: 2%); 2λκ², what an error smaller by a factor of e costs at that "
+        "price, so 2.3 times it the next digit; and the latents in use."
     )
-    return [RunFigure(_svg(figure), caption, "KL over RMS error, and deviation over kappa")]
+    return [
+        RunFigure(_svg(figure), caption, "KL over RMS error; deviation, price, latents over κ")
+    ]
+
+
+def _draw_limits(plane: Any, limits: xr.Dataset, train: xr.Dataset) -> None:
+    """The best linear VAE (D7), and the region where no model can be (D9)."""
+    errors = train["rms_error"].values
+    low, high = 0.9 * float(np.nanmin(errors)), 1.1 * float(np.nanmax(errors))
+    top = 1.25 * float(np.nanmax(train["rate"].values))
+    place = np.geomspace(low, high, 60)
+    bound = least_kl(limits, place)
+    plane.fill_between(place, 0, bound, color="#d9dce2", linewidth=0)
+    plane.plot(place, bound, color=COLORS["bound"], linewidth=1, label=LABELS["bound"])
+    plane.plot(
+        limits["rms"],
+        limits["linear_kl"],
+        color=COLORS["linear"],
+        linewidth=1.2,
+        linestyle=(0, (4, 2)),
+        label=LABELS["linear"],
+    )
+    plane.set(xlim=(low, high), ylim=(0, top))
 
 
 def _history(run: xr.Dataset) -> list[RunFigure]:

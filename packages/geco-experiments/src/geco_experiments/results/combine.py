@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from geco_experiments.config import RunConfig
-from geco_experiments.results.store import config_of, find, open_run
+from geco_experiments.results.store import config_of, find, open_run, per_tolerance
 from geco_experiments.runtime.errors import RunError
 
 __all__ = ["AXES", "load"]
@@ -31,7 +31,8 @@ def load(
 
     In the layout `grid` the runs lie along the dimensions `dataset`, `model`, `objective`,
     `kappa` and `seed`; combinations that were not run are NaN, and so are steps that a run did
-    not record. Runs without a tolerance (the ELBOs) have the label NaN along `kappa`. Where two
+    not record. Runs without a tolerance (the ELBOs) have the label NaN along `kappa`; one run
+    over a range has the objective `geco-range` and a place at each of its tolerances. Where two
     runs agree in all five, the configuration fields in which they differ become further
     dimensions, named by their path, such as `training.learning_rate`.
 
@@ -57,14 +58,20 @@ def load(
     paths = find(source) if isinstance(source, str | Path) else [Path(p) for p in source]
     if not paths:
         raise RunError(f"no finished run in {source}: make some with `geco run --out {source}`")
-    runs = [open_run(path) for path in paths]
+    runs = [part for path in paths for part in per_tolerance(open_run(path))]
     configs = [config_of(run) for run in runs]
-    labels, extra = _labels(configs)
+    kappas = [
+        float(run["kappa"]) if "kappa" in run.coords else c.kappa
+        for run, c in zip(runs, configs, strict=True)
+    ]
+    labels, extra = _labels(configs, kappas)
     table = _stack(runs, configs, labels, pictures)
     return table if layout == "runs" else _unstack(table, (*AXES, *extra), labels)
 
 
-def _labels(configs: list[RunConfig]) -> tuple[list[dict[str, Any]], list[str]]:
+def _labels(
+    configs: list[RunConfig], kappas: list[float]
+) -> tuple[list[dict[str, Any]], list[str]]:
     """The label of every run along every axis, and the axes beside the five that are needed."""
     flat = [dict(_leaves(config.identity)) for config in configs]
     names = {name for fields in flat for name in fields}
@@ -77,11 +84,11 @@ def _labels(configs: list[RunConfig]) -> tuple[list[dict[str, Any]], list[str]]:
             "dataset": config.dataset.label,
             "model": config.model.name,
             "objective": config.objective_label,
-            "kappa": config.kappa,
+            "kappa": kappa,
             "seed": config.seed,
             **{name: _label(fields.get(name)) for name in differing},
         }
-        for config, fields in zip(configs, flat, strict=True)
+        for config, kappa, fields in zip(configs, kappas, flat, strict=True)
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for label in labels:
@@ -107,6 +114,8 @@ def _key(value: Any) -> Any:
 
 
 def _label(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ", ".join(f"{one:g}" for one in value)
     return math.nan if value is None else int(value) if isinstance(value, bool) else value
 
 

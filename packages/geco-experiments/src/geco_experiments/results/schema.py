@@ -11,7 +11,16 @@ import xarray as xr
 
 from geco_experiments.runtime.errors import SchemaError
 
-__all__ = ["LABELS", "SCHEMA", "VARIABLES", "VERSION", "Variable", "check", "describe"]
+__all__ = [
+    "ALONG_KAPPA",
+    "LABELS",
+    "SCHEMA",
+    "VARIABLES",
+    "VERSION",
+    "Variable",
+    "check",
+    "describe",
+]
 
 SCHEMA = "geco-experiments run"
 VERSION = 1
@@ -37,8 +46,11 @@ VARIABLES: dict[str, Variable] = {
     "dataset": Variable((), "1", "name of the dataset"),
     "model": Variable((), "1", "name of the model"),
     "objective": Variable((), "1", "what was minimised, in a word"),
-    "kappa": Variable((), "1", "tolerance that was asked for; NaN where there is none"),
+    "kappa": Variable(
+        (), "1", "tolerance that was asked for, NaN where there is none; of a range its tolerances"
+    ),
     "seed": Variable((), "1", "seed of the run"),
+    "knot": Variable(("knot",), "1", "tolerance of each knot of a range"),
     # one step's batch
     "loss": Variable(_STEP, "1", "value that was minimised, mean over the batch"),
     "kl": Variable(_STEP, "nat", "KL(q(z|x) || prior), mean over the batch"),
@@ -56,6 +68,7 @@ VARIABLES: dict[str, Variable] = {
     "feasible": Variable(_STEP, "1", "1 where the moving average is <= 2% of the scale, else 0"),
     "saturated": Variable(_STEP, "1", "1 where the multiplier is at its bound and C > 0, else 0"),
     "skipped": Variable(_STEP, "1", "ascents skipped so far because a violation was not finite"),
+    "knot_multiplier": Variable(("step", "knot"), "1", "multiplier at each knot of a range"),
     "learning_rate": Variable(_STEP, "1", "rate of the optimizer"),
     # the finished model on whole splits
     "images": Variable(_SPLIT, "1", "number of images evaluated"),
@@ -79,6 +92,9 @@ VARIABLES: dict[str, Variable] = {
     "marginal_kl_error": Variable(_SPLIT, "nat", "standard error of marginal_kl over samples"),
     "mutual_information": Variable(_SPLIT, "nat", "I(x; z) under the aggregate, at most ln n"),
     "mutual_information_error": Variable(_SPLIT, "nat", "standard error of mutual_information"),
+    "active_latents": Variable(
+        _SPLIT, "1", "latent dimensions in use, by their KL or by their posterior means"
+    ),
     "marginal_posteriors": Variable(
         _SPLIT, "1", "number n of posteriors in the aggregate; 0: not measured"
     ),
@@ -96,21 +112,33 @@ VARIABLES: dict[str, Variable] = {
 }
 
 
+ALONG_KAPPA = frozenset(
+    name
+    for name in VARIABLES
+    if name.startswith(("final_", "marginal_", "mutual_")) or name == "active_latents"
+)
+"""The variables that have the dimension `kappa` before their own in runs over a range."""
+
+
 def describe(data: dict[str, Any], coordinates: dict[str, Any]) -> xr.Dataset:
     """A dataset of the schema from arrays by name, with units and long names.
 
     Raises:
         SchemaError: for a name that the schema lacks or an array of other dimensions.
     """
+    over_range = np.ndim(coordinates.get("kappa", 0)) == 1
 
     def variable(name: str, value: Any) -> xr.Variable:
         spec = VARIABLES.get(name)
         array = np.asarray(value)
-        if spec is None or array.ndim != len(spec.dims):
+        dims = None if spec is None else spec.dims
+        if dims is not None and over_range and (name == "kappa" or name in ALONG_KAPPA):
+            dims = ("kappa", *dims)
+        if spec is None or dims is None or array.ndim != len(dims):
             raise SchemaError(
                 f"`{name}` with {array.ndim} dimensions is not in the schema of runs"
             )
-        return xr.Variable(spec.dims, array, {"units": spec.units, "long_name": spec.long_name})
+        return xr.Variable(dims, array, {"units": spec.units, "long_name": spec.long_name})
 
     return xr.Dataset(
         {name: variable(name, value) for name, value in data.items()},

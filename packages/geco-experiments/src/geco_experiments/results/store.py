@@ -6,14 +6,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from geco_experiments.config import RunConfig
 from geco_experiments.results import schema
 from geco_experiments.runtime.atomic import write_atomic, writing
 from geco_experiments.runtime.errors import RunError, SchemaError
 
-__all__ = ["FILE", "config_of", "final", "find", "open_run", "write_dataset"]
+__all__ = [
+    "FILE",
+    "config_of",
+    "final",
+    "finals",
+    "find",
+    "open_run",
+    "per_tolerance",
+    "write_dataset",
+]
 
 FILE = "run.nc"
 
@@ -91,13 +102,34 @@ def final(dataset: xr.Dataset, name: str, split: str) -> float:
     """A final value of a run on one part of its data, such as `rms_error` on `train`.
 
     Raises:
-        SchemaError: if the run has no such value.
+        SchemaError: if the run has no such value, or one for each tolerance of a range.
+    """
+    values = finals(dataset, name, split)
+    if values.size != 1:
+        named = dataset.attrs.get("name", "a run")
+        raise SchemaError(f"{named} has a `final_{name}` for each of its tolerances, not one")
+    return float(values[0])
+
+
+def finals(dataset: xr.Dataset, name: str, split: str) -> NDArray[np.float64]:
+    """The final values of a run on one part of its data, one for each tolerance of a range.
+
+    Raises:
+        SchemaError: if the run has no such values.
     """
     try:
-        return float(dataset[f"final_{name}"].sel(split=split))
+        values = dataset[f"final_{name}"].sel(split=split).values
+        return np.atleast_1d(np.asarray(values, dtype=np.float64))
     except (KeyError, TypeError, ValueError) as error:
         named = dataset.attrs.get("name", "a run")
         raise SchemaError(f"{named} has no `final_{name}` on {split}: run it again") from error
+
+
+def per_tolerance(dataset: xr.Dataset) -> list[xr.Dataset]:
+    """A run over a range as one dataset for each of its tolerances; any other as it is."""
+    if "kappa" not in dataset.dims:
+        return [dataset]
+    return [dataset.isel(kappa=index) for index in range(dataset.sizes["kappa"])]
 
 
 def find(folder: str | Path) -> list[Path]:

@@ -113,15 +113,18 @@ class JointNoise(TorchFunctionMode):
 
     All ranks hold generators in the same state. Each draws what one process would draw for the
     joined batch and keeps its share, so that the noise of every example is the same however many
-    processes there are. Draws without a generator are left alone.
+    processes there are. Draws without a generator are left alone, and so are those from another
+    one than `generator`: what they draw is for the joined batch already.
 
     Args:
         ranks: This process's place.
+        generator: The source whose draws are joined; None: every one.
     """
 
-    def __init__(self, ranks: Ranks) -> None:
+    def __init__(self, ranks: Ranks, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.ranks = ranks
+        self.generator = generator
 
     def __torch_function__(
         self,
@@ -132,7 +135,9 @@ class JointNoise(TorchFunctionMode):
     ) -> Any:
         """Widen the first dimension of a draw and take the share back out."""
         kwargs = kwargs or {}
-        if func not in (torch.randn, torch.rand) or kwargs.get("generator") is None:
+        source = kwargs.get("generator")
+        other = self.generator is not None and source is not self.generator
+        if func not in (torch.randn, torch.rand) or source is None or other:
             return func(*args, **kwargs)
         size = kwargs.pop("size", None) or (
             args[0] if args and not isinstance(args[0], int) else args

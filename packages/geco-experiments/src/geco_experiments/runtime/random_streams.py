@@ -57,7 +57,7 @@ class Noise:
                 if self._global_state is not None:
                     self._set_global(self._global_state)
             elif self._ranks.world > 1:
-                stack.enter_context(JointNoise(self._ranks))
+                stack.enter_context(JointNoise(self._ranks, self._latents))
             yield
 
     def state(self) -> dict[str, Tensor]:

@@ -1,6 +1,9 @@
 """Numbers in sentences: one run, three runs."""
 
-__all__ = ["counted", "named", "ranging"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["counted", "named", "ranging", "spanned"]
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -22,3 +25,9 @@ def ranging(number: int, one: str, many: str | None = None, *, what: str = "Rang
 def named(word: str, ones: list[str]) -> str:
     """Those that a count leaves out, in brackets after it: ` (not: a, b)`; nothing if none."""
     return f" ({word}: {', '.join(ones)})" if ones else ""
+
+
+def spanned(values: NDArray[np.float64], form: str) -> str:
+    """A number as text, or the least and the largest of several: `0.06 to 0.2`."""
+    low, high = (f"{end:{form}}" for end in (values.min(), values.max()))
+    return low if values.size == 1 else f"{low} to {high}"

@@ -14,6 +14,7 @@ from geco_experiments.studies.figure_4 import InformationPlane
 from geco_experiments.studies.figure_5 import SameError
 from geco_experiments.studies.linear_gaussian import LinearOptimum
 from geco_experiments.studies.marginal_kl import MarginalStudy
+from geco_experiments.studies.one_run import OneRun
 from geco_experiments.studies.spectral import SpectralLink
 from geco_experiments.studies.target import TargetStudy
 
@@ -34,6 +35,7 @@ _SINGLE: tuple[Study, ...] = (
     PhaseDiagram(),
     Trajectory(),
     InformationPlane(),
+    OneRun(),
     SameError(),
     ConstraintStudy(),
     MarginalStudy(),

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from geco_experiments.config import RunConfig
 from geco_experiments.results.findings import Claim, Table
 from geco_experiments.runtime.words import counted
-from geco_experiments.studies.common.final_values import final_values
+from geco_experiments.studies.common.final_values import final_values, rows_of
 from geco_experiments.studies.common.information_plane import margins, with_limits
 from geco_experiments.studies.common.profiles import Profile
 from geco_experiments.studies.common.study import Drawing, Runs, Study
@@ -63,13 +63,13 @@ class AllRuns(Study):
     ) -> xr.Dataset:
         """Final values, the bound at each run, and what became of each target."""
         data = with_limits(final_values(runs), runs, profile, data_home)
+        rows = rows_of(runs)
         asked = [
             config.objective.name == "geco" and config.objective.constraint == "re"
-            for config in runs
+            for config, _ in rows
         ]
         words = [
-            outcome(runs[config]) if target else ""
-            for config, target in zip(runs, asked, strict=True)
+            outcome(row) if target else "" for (_, row), target in zip(rows, asked, strict=True)
         ]
         return data.assign(asked=("run", np.array(asked, dtype=np.int8)), outcome=("run", words))
 
@@ -215,6 +215,9 @@ def outcome(run: xr.Dataset) -> str:
         run: a finished run with one constraint.
     """
     steps = run["step"].values
+    if "knot" in run.dims:
+        share = float((run["feasible"].values == 1).mean())
+        return f"one run over a range, all of it met in {100 * share:.0f}% of the steps"
     met = np.flatnonzero(run["moving_average"].values <= 0)
     multiplier = run["multiplier"].values
     last = int(steps[-1])

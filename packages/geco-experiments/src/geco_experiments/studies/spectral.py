@@ -204,7 +204,7 @@ def compared(
     points: NDArray[np.float64], labels: NDArray[np.int64], temperatures: int
 ) -> xr.Dataset:
     """The comparison over a temperature index, so that samples with other temperatures line up."""
-    analysis = PhaseTransitions(temperatures=temperatures).fit(points)
+    analysis = PhaseTransitions(temperatures=temperatures, n_transitions=0).fit(points)
     found = compare_spectral_clustering(
         points, labels, analysis=analysis, max_clusters=MOST, random_state=0
     )

@@ -38,6 +38,7 @@ class Checkpoint(NamedTuple):
         history: The records so far, (records, fields).
         draw_history: The KL of each recurrent step at each record, (records, steps), or None.
         seconds: Time spent in the loop so far.
+        knot_history: The multiplier at each knot of a range at each record, (records, knots).
     """
 
     step: int
@@ -48,6 +49,7 @@ class Checkpoint(NamedTuple):
     history: Tensor
     draw_history: Tensor | None
     seconds: float
+    knot_history: Tensor | None = None
 
 
 def write(path: Path, config: RunConfig, fingerprint: str, checkpoint: Checkpoint) -> None:
@@ -105,8 +107,10 @@ def read(path: Path, config: RunConfig, fingerprint: str) -> Checkpoint:
     try:
         found = content["data"]
         identity = RunConfig.from_json(content["config"]).identity
-        checkpoint = Checkpoint(**{name: content[name] for name in Checkpoint._fields})
-    except (KeyError, TypeError, ValueError) as error:
+        later = {name: content.get(name) for name in Checkpoint._field_defaults}
+        needed = [name for name in Checkpoint._fields if name not in later]
+        checkpoint = Checkpoint(**{name: content[name] for name in needed}, **later)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} lacks a part or holds a wrong one ({error}): {remedy}") from error
     if identity != config.identity:
         raise RunError(f"{path} belongs to a run with another configuration: {remedy}")

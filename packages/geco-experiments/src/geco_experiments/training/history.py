@@ -49,9 +49,12 @@ class History:
         steps: Steps of the whole run.
         device: Where the numbers are made.
         draw_steps: Recurrent steps of the model whose KL is recorded too (0: none).
+        knots: Knots of a range of tolerances whose multipliers are recorded too (0: none).
     """
 
-    def __init__(self, steps: int, device: torch.device, draw_steps: int = 0) -> None:
+    def __init__(
+        self, steps: int, device: torch.device, draw_steps: int = 0, knots: int = 0
+    ) -> None:
         self.steps = record_steps(steps)
         self._due = {int(step): row for row, step in enumerate(self.steps)}
         rows = len(self.steps)
@@ -59,12 +62,19 @@ class History:
         self.draw_values = (
             torch.full((rows, draw_steps), math.nan, device=device) if draw_steps else None
         )
+        self.knot_values = torch.full((rows, knots), math.nan, device=device) if knots else None
 
     def row(self, step: int) -> int | None:
         """The row of a step (counted from 1), or None if it is not recorded."""
         return self._due.get(step)
 
-    def record(self, row: int, values: Sequence[Tensor | None], kl_steps: Tensor | None) -> None:
+    def record(
+        self,
+        row: int,
+        values: Sequence[Tensor | None],
+        kl_steps: Tensor | None,
+        at_knots: Tensor | None = None,
+    ) -> None:
         """Write one row; None becomes NaN."""
         blank = self.values.new_full((), math.nan)
         self.values[row] = torch.stack(
@@ -72,8 +82,12 @@ class History:
         )
         if self.draw_values is not None and kl_steps is not None:
             self.draw_values[row] = kl_steps.detach().to(self.values.dtype)
+        if self.knot_values is not None and at_knots is not None:
+            self.knot_values[row] = at_knots.detach().to(self.values.dtype)
 
-    def load(self, values: Tensor, draw_values: Tensor | None) -> None:
+    def load(
+        self, values: Tensor, draw_values: Tensor | None, knot_values: Tensor | None = None
+    ) -> None:
         """Take over the records of a checkpoint.
 
         Raises:
@@ -86,3 +100,5 @@ class History:
         self.values.copy_(values)
         if self.draw_values is not None and draw_values is not None:
             self.draw_values.copy_(draw_values)
+        if self.knot_values is not None and knot_values is not None:
+            self.knot_values.copy_(knot_values)

@@ -23,6 +23,7 @@ from geco_experiments.builders.models import (
     forward_of,
     model_input,
     takes_generator,
+    takes_tolerance,
 )
 from geco_experiments.builders.objectives import build_objective
 from geco_experiments.config import RunConfig
@@ -77,7 +78,15 @@ class Loop:
         seed = config.seed
         classifier = judge.model if judge else None
         self.objective = build_objective(config.objective, classifier, data).to(device)
-        made: Any = model or build_model(config.model, data, stream_seed(seed, 0))
+        self.over_range = config.objective.kappa_range is not None
+        made: Any = model or build_model(
+            config.model, data, stream_seed(seed, 0), config.objective.kappa_range
+        )
+        if self.over_range and not takes_tolerance(made):
+            raise RunError(
+                f"`objective.kappa` is the range {config.objective.kappa}, so the model must take "
+                f"the tolerances: forward(x, kappa=...); {type(made).__name__} does not"
+            )
         self.model: Any = made
         self.model.to(device)
         if config.execution.channels_last:
@@ -91,7 +100,8 @@ class Loop:
         own_generator = takes_generator(self.model) and not config.execution.compile
         self.noise = Noise(seed, device, ranks, not own_generator)
         draw_steps = config.model.draw_steps if config.model.name == "conv-draw" else 0
-        self.history = History(config.training.steps, device, draw_steps)
+        knots = len(self.objective.curve().kappa) if self.over_range else 0
+        self.history = History(config.training.steps, device, draw_steps, knots)
         self._callable = self._callable_model()
         self._forward = forward_of(self.model)
 
@@ -162,8 +172,13 @@ class Loop:
             group["lr"] = rate
         rows = self.order.rows(self.step)
         draws = self.data.draw(len(rows), self.noise.views)
+        # each example has a tolerance of its own; the draws of the joined batch are shared out
+        kappa = (
+            self.objective.draw_tolerance(len(rows), self.noise.views) if self.over_range else None
+        )
         if self.ranks.world > 1:
             rows = self.ranks.share(rows)
+            kappa = None if kappa is None else self.ranks.share(kappa)
             draws = None if draws is None else self.ranks.share(draws)
         batch = self.data.batch("train", rows, draws)
         images = batch.images
@@ -171,10 +186,11 @@ class Loop:
             images = images.contiguous(memory_format=torch.channels_last)
         with self.autocast():
             x = model_input(config.model, images)
-            out = self._forward(self._callable, x, batch.context, self.noise.generator)
+            out = self._forward(self._callable, x, batch.context, self.noise.generator, kappa)
         # what a model of flat rows returns becomes images again for constraints that see them
         reconstruction = out.reconstruction.reshape(images.shape)
-        loss = self.objective(out.kl, images, reconstruction, **facts(batch))
+        asked = facts(batch) if kappa is None else {**facts(batch), "kappa": kappa}
+        loss = self.objective(out.kl, images, reconstruction, **asked)
         loss.backward()
         if config.training.gradient_clip is not None:
             clip_grad_norm_(self.model.parameters(), config.training.gradient_clip)
@@ -198,18 +214,22 @@ class Loop:
         else:
             error = squared_errors(batch, reconstruction.float()).float().mean()
         # this rank's own numbers; those after them are the same on all
-        local = [info.loss, info.kl, error, info.constraint]
+        constraint = None if self.over_range else info.constraint
+        local = [info.loss, info.kl, error, constraint]
         steps = None if kl_steps is None else kl_steps.float().mean(0)
         if self.ranks.world > 1:
             local = [v if v is None else self.ranks.mean(v.float().clone()) for v in local]
             steps = steps if steps is None else self.ranks.mean(steps)
-        shared = [getattr(info, name) for name in FIELDS[len(local) :]]
-        self.history.record(row, [*local, *shared], steps)
+        shared = [_along(name, getattr(info, name)) for name in FIELDS[len(local) :]]
+        at_knots = info.multiplier if self.over_range else None
+        self.history.record(row, [*local, *shared], steps, at_knots)
 
     @property
     def _allowed_mse(self) -> float | None:
         """The mean squared error that the constraint allows, if it speaks of that error."""
         constraints = list(self.objective.constraints.values())
+        if self.over_range:
+            return None
         if len(constraints) == 1 and isinstance(constraints[0], ReconstructionError):
             return constraints[0].scale
         return None
@@ -219,6 +239,8 @@ class Loop:
         info = self.objective.info
         allowed = self._allowed_mse
         shown = {}
+        if self.over_range:
+            return {"met": float(info.feasible.float().mean()), "KL": float(info.kl)}
         if allowed is not None:
             mse = float(info.moving_average) + allowed
             shown["RE/kappa"] = math.sqrt(max(mse, 0.0) / allowed)
@@ -255,6 +277,7 @@ class Loop:
             noise=self.noise.state(),
             history=history.values,
             draw_history=history.draw_values,
+            knot_history=history.knot_values,
             seconds=self.seconds,
         )
 
@@ -269,7 +292,7 @@ class Loop:
             self.optimizer.load_state_dict(checkpoint.optimizer)
             self.objective.load_state_dict(checkpoint.objective)
             self.noise.load(checkpoint.noise)
-            self.history.load(checkpoint.history, checkpoint.draw_history)
+            self.history.load(checkpoint.history, checkpoint.draw_history, checkpoint.knot_history)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise RunError(
@@ -278,6 +301,23 @@ class Loop:
             ) from error
         self.step = checkpoint.step
         self.seconds = checkpoint.seconds
+
+
+def _along(name: str, value: Tensor | None) -> Tensor | None:
+    """What a record holds of a fact about every knot of a range: all met, any at its bound.
+
+    A number that differs from knot to knot has no place among those of one tolerance.
+    """
+    if value is None or value.ndim == 0:
+        return value
+    match name:
+        case "feasible":
+            return value.all()
+        case "saturated":
+            return value.any()
+        case "skipped":
+            return value.amax()
+    return None
 
 
 def learning_rate(config: RunConfig, step: int) -> float:

@@ -32,41 +32,78 @@ def finished_run(loop: Loop) -> xr.Dataset:
     """
     model = loop.model.eval()
     loop.objective.eval()
-    parts = [
-        evaluate(
-            model,
-            loop.objective.constraints,
-            loop.data,
-            split,
-            loop.config,
-            loop.ranks,
-            loop.autocast,
-        )
-        for split in SPLITS
-    ]
     config = loop.config
+    kappas = config.objective.tolerances if loop.over_range else (None,)
+    evaluated = [_evaluated(loop, model, kappa) for kappa in kappas]
     coordinates: dict[str, Any] = {
         "step": loop.history.steps,
         "split": list(SPLITS),
         "dataset": config.dataset.label,
         "model": config.model.name,
         "objective": config.objective_label,
-        "kappa": config.kappa,
+        "kappa": list(kappas) if loop.over_range else config.kappa,
         "seed": config.seed,
     }
-    data = _history(loop) | _final(parts) | _pictures(loop)
+    finals = [_final(parts) for parts in evaluated]
+    data = _history(loop) | finals[0] | _pictures(loop)
     draw_values = loop.history.draw_values
     if draw_values is not None:
         data["kl_steps"] = draw_values.cpu().numpy()
-        data["final_kl_steps"] = [part.kl_steps for part in parts]
+        for final, parts in zip(finals, evaluated, strict=True):
+            final["final_kl_steps"] = [part.kl_steps for part in parts]
+        data |= finals[0]
         coordinates["draw_step"] = np.arange(1, draw_values.shape[1] + 1)
     data["final_beta"] = data["beta"][-1]
     data["final_multiplier"] = data["multiplier"][-1]
+    if loop.over_range:
+        data |= {
+            name: np.array([final[name] for final in finals])
+            for name in finals[0]
+            if name in schema.ALONG_KAPPA
+        }
+        data |= _over_range(loop, coordinates)
     data["parameters"] = sum(p.numel() for p in model.parameters())
     data["seconds"] = loop.seconds
     dataset = schema.describe(data, coordinates)
     dataset.attrs = attributes(loop)
     return dataset
+
+
+def _evaluated(loop: Loop, model: Any, kappa: float | None) -> list[Evaluation]:
+    """The model on both splits, at one tolerance of a range if there is one."""
+    constraints = dict(loop.objective.constraints)
+    if kappa is not None:
+        constraints = {name: one.at(kappa) for name, one in constraints.items()}
+    return [
+        evaluate(
+            model,
+            constraints,
+            loop.data,
+            split,
+            loop.config,
+            loop.ranks,
+            loop.autocast,
+            kappa,
+        )
+        for split in SPLITS
+    ]
+
+
+def _over_range(loop: Loop, coordinates: dict[str, Any]) -> dict[str, Any]:
+    """The multipliers of a range, at its knots over the steps and at the tolerances at the end."""
+    kappas = torch.tensor(coordinates["kappa"], device=loop.device)
+    multiplier = loop.objective.multiplier_at(kappas)
+    (constraint,) = loop.objective.constraints.values()
+    shape = torch.empty((1, *loop.data.shape), device="meta")
+    coordinates["knot"] = loop.objective.curve().kappa.cpu().numpy()
+    recorded = loop.history.knot_values
+    if recorded is None:
+        raise RuntimeError("a run over a range must have recorded its multipliers")
+    return {
+        "knot_multiplier": recorded.cpu().numpy(),
+        "final_multiplier": multiplier.cpu().numpy(),
+        "final_beta": constraint.equivalent_beta(multiplier, shape).cpu().numpy(),
+    }
 
 
 def attributes(loop: Loop) -> dict[str, Any]:
@@ -83,7 +120,7 @@ def attributes(loop: Loop) -> dict[str, Any]:
         "dataset": config.dataset.label,
         "model": config.model.name,
         "objective": config.objective_label,
-        "kappa": config.kappa,
+        "kappa": str(config.objective.kappa) if loop.over_range else config.kappa,
         "seed": config.seed,
         "data_sha256": data.fingerprint(),
         "data_scale": data.scale,
@@ -98,6 +135,8 @@ def attributes(loop: Loop) -> dict[str, Any]:
     }
     if constraints:
         attrs["constraint_reduction"] = str(constraints[0].reduction)
+    if loop.over_range:
+        attrs["pictures_kappa"] = _middle(loop)
     if loop.judge is not None:
         attrs["classifier_accuracy"] = loop.judge.accuracy
     return attrs
@@ -124,6 +163,7 @@ def _final(parts: list[Evaluation]) -> dict[str, Any]:
         "final_kl_error": [part.kl_error for part in parts],
         "final_nll": [gaussian_nll(part.mse, part.elements) for part in parts],
         "final_nll_fitted": [gaussian_nll(part.mse, part.elements, variance) for part in parts],
+        "active_latents": [part.active for part in parts],
         "marginal_posteriors": [
             part.marginal.posteriors if part.marginal else 0 for part in parts
         ],
@@ -142,6 +182,12 @@ def as_picture(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return 1, math.prod(shape[:-1]), shape[-1]
 
 
+def _middle(loop: Loop) -> float | None:
+    """The tolerance that pictures are made at, the middle one of a range."""
+    tolerances = loop.config.objective.tolerances
+    return tolerances[len(tolerances) // 2] if loop.over_range else None
+
+
 @torch.no_grad()
 def _pictures(loop: Loop) -> dict[str, Any]:
     """The first images of both parts, their reconstructions, and samples of the model."""
@@ -150,19 +196,21 @@ def _pictures(loop: Loop) -> dict[str, Any]:
     rows = torch.arange(min(EXAMPLES, *(len(loop.data.split(split)) for split in SPLITS)))
     inputs, reconstructions = [], []
     context: Tensor | None = None
+    kappa = _middle(loop)
     for split in SPLITS:
         batch = loop.data.batch(split, rows)
         x = model_input(loop.config.model, batch.images)
         seed = stream_seed(loop.config.seed, 7, 0 if split == "train" else 1)
         with loop.autocast(), drawing(loop.model, loop.device, seed):
-            out = forward_of(loop.model)(loop.model, x, batch.context, generator)
+            out = forward_of(loop.model)(loop.model, x, batch.context, generator, kappa)
         inputs.append(_bytes(x, shape))
         reconstructions.append(_bytes(out.reconstruction, shape))
         context = batch.context
     pictures = {"inputs": np.stack(inputs), "reconstructions": np.stack(reconstructions)}
     if isinstance(loop.model, AbstractVAE):  # how others are sampled is not known
         with loop.autocast():
-            samples = loop.model.sample(len(rows), context, generator)
+            at = {} if kappa is None else {"kappa": kappa}
+            samples = loop.model.sample(len(rows), context, generator, **at)
         pictures["samples"] = _bytes(samples, shape)
     return pictures
 

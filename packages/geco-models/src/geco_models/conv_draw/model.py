@@ -7,7 +7,7 @@ Gaussian KLs along the drawn path. `geco_models.conv_draw.step` has the formulas
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from geco_models.conv_draw.unrolled import (
 )
 from geco_models.gaussian import standard_normal
 from geco_models.output import ModelOutput
+from geco_models.path_posterior import PathPosterior
 from geco_models.validation import as_positive, as_shape
 
 __all__ = ["ConvDraw", "ConvDrawPosterior"]
@@ -232,10 +233,8 @@ class ConvDraw(AbstractVAE):
         return state, total
 
 
-class ConvDrawPosterior:
+class ConvDrawPosterior(PathPosterior):
     r"""The batch of densities :math:`q(z_{1..T} | x) = \prod_t q(z_t | x, z_{<t})`.
-
-    Made by `ConvDraw.posterior`. It keeps what was computed of the images, with its graph.
 
     Args:
         model: The model.
@@ -244,44 +243,17 @@ class ConvDrawPosterior:
     """
 
     def __init__(self, model: ConvDraw, u: Tensor, condition: Condition) -> None:
-        self._model = model
-        self._batch = u.shape[0]
-        network = model.network
-        self._sources = network.sources(u, *condition)
-        self._offsets = network.offsets(self._sources)
+        super().__init__(model, len(u))
+        self._sources = model.network.sources(u, *condition)
+        self._offsets = model.network.offsets(self._sources)
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One path of latents per example, with gradients.
+    def _noise(self, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        noise: tuple[Tensor, ...] = self._model._noise(self._batch, generator)
+        return noise
 
-        Args:
-            generator: The source of randomness; the global one if None.
-
-        Returns:
-            The latents, (batch, steps, latent channels, h, w).
-        """
-        return self._walk(self._model._noise(self._batch, generator), drawn=False)[0]
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        r"""The log-density :math:`\sum_t \ln q(z_t | x, z_{<t})` of each example at its latents.
-
-        Args:
-            z: Latents of all steps, (batch, steps, latent channels, h, w); or one path for all
-                examples (batch size 1), whose canvases are then painted only once.
-
-        Returns:
-            The log-densities in nats, (batch,).
-
-        Raises:
-            ValueError: If the shape is wrong.
-        """
-        self._model.check_latents(z, self._model.latent_shape)
-        if z.shape[0] not in (1, self._batch):
-            msg = f"`z` must have {self._batch} rows (one per example) or 1, got {z.shape[0]}"
-            raise ValueError(msg)
-        return self._walk(z.unbind(1), drawn=True)[1]
-
-    def _walk(self, numbers: Sequence[Tensor], drawn: bool) -> tuple[Tensor, Tensor]:
-        """Posterior and decoder over latents (`drawn`) or noise: the latents, the log-density."""
+    def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
+        """Posterior and decoder; canvases of one path for all examples are painted only once."""
+        numbers = numbers.unbind(1) if drawn else numbers
         network = self._model.network
         state = network.start()
         latents, total = [], numbers[0].new_zeros(())
@@ -296,6 +268,3 @@ class ConvDrawPosterior:
             canvas, decoder_state = core.step_decoder(state, z, known)
             state = DrawState(canvas, state.prior, posterior_state, decoder_state, z)
         return torch.stack(latents, dim=1), total
-
-    def __repr__(self) -> str:
-        return f"ConvDrawPosterior(batch={self._batch}, latent_shape={self._model.latent_shape})"

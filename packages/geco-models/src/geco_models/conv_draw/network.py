@@ -225,9 +225,9 @@ class DrawNetwork(PictureNetwork):
         latent = self.first_canvas.new_zeros(1, self.latent_channels, *self.size)
         return DrawState(self.first_canvas, prior, posterior, decoder, latent)
 
-    def offsets(self, sources: Sources) -> Offsets | None:
+    def offsets(self, sources: Sources, biased: bool = False) -> Offsets | None:
         """The constant parts of the gates if all steps share weights; None if each has its own."""
-        return self.core(0).offsets(sources) if len(self.cores) == 1 else None
+        return self.core(0).offsets(sources, biased) if len(self.cores) == 1 else None
 
 
 def _first(planes: Tensor, channels: int) -> Tensor:

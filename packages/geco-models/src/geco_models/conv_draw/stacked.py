@@ -17,7 +17,7 @@ over steps and layers of the exact KL between two Gaussians, along the drawn pat
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from geco_models.conv_draw.conv_lstm import ConvLSTMCell
 from geco_models.conv_draw.network import PictureNetwork, picture_arguments
 from geco_models.gaussian import DiagonalGaussian, standard_normal
 from geco_models.output import ModelOutput
+from geco_models.path_posterior import PathPosterior
 from geco_models.tolerance import modulated, modulations
 from geco_models.validation import as_positive, as_shape
 
@@ -270,10 +271,8 @@ def _head(
     return DiagonalGaussian.from_raw(head(torch.cat((hidden, *above), dim=1)))
 
 
-class StackedPosterior:
+class StackedPosterior(PathPosterior):
     r"""The batch of densities :math:`\prod_t \prod_l q(z_l^t | x, z^{<t}, z_{>l}^t)`.
-
-    Made by `StackedConvDraw.posterior`.
 
     Args:
         model: The model.
@@ -282,41 +281,14 @@ class StackedPosterior:
     """
 
     def __init__(self, model: StackedConvDraw, u: Tensor, condition: Condition) -> None:
-        self._model, self._u, self._condition = model, u, condition
+        super().__init__(model, len(u))
+        self._u, self._condition = u, condition
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One path of latents per example, with gradients.
+    def _noise(self, generator: torch.Generator | None) -> Tensor:
+        noise: Tensor = self._model._noise(self._batch, generator)
+        return noise
 
-        Args:
-            generator: The source of randomness; the global one if None.
-
-        Returns:
-            The latents, (batch, steps, channels of all layers, h, w).
-        """
-        noise = self._model._noise(self._u.shape[0], generator)
-        walk = self._model._walk(self._u, self._condition, noise, drawn=False)
-        return torch.stack(walk.latents, dim=1)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """The log-density of each example at its latents.
-
-        Args:
-            z: Latents, (batch, steps, channels of all layers, h, w), or one path for all examples.
-
-        Returns:
-            The log-densities in nats, (batch,).
-
-        Raises:
-            ValueError: If the shape is wrong.
-        """
-        batch, shape = self._u.shape[0], self._model.latent_shape
-        self._model.check_latents(z, shape)
-        if z.shape[0] not in (1, batch):
-            msg = f"`z` must have {batch} rows (one per example) or 1, got {z.shape[0]}"
-            raise ValueError(msg)
-        return self._model._walk(
-            self._u, self._condition, z.expand(batch, *shape), drawn=True
-        ).log_q
-
-    def __repr__(self) -> str:
-        return f"StackedPosterior(batch={len(self._u)}, latent_shape={self._model.latent_shape})"
+    def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
+        numbers = numbers.expand(self._batch, *self._model.latent_shape)
+        walk = self._model._walk(self._u, self._condition, numbers, drawn)
+        return torch.stack(walk.latents, dim=1), walk.log_q

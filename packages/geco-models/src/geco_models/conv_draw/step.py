@@ -144,8 +144,13 @@ class DrawCore(nn.Module):
             if head.bias is not None:
                 nn.init.zeros_(head.bias)
 
-    def offsets(self, sources: Sources) -> Offsets:
-        """What image and context add to the gates of every step."""
+    def offsets(self, sources: Sources, biased: bool = False) -> Offsets:
+        """What image and context add to the gates of every step.
+
+        Args:
+            sources: What enters every step unchanged.
+            biased: Whether the bias of the posterior's cell is added here, once.
+        """
         prior = posterior = decoder = None
         factors = self._factors(sources.kappa)
         if self.context_gates is not None and sources.context is not None:
@@ -158,7 +163,7 @@ class DrawCore(nn.Module):
         of_error = self.posterior_cell.weight[:, self.read_from : self.read_from + pixels]
         weight = self.image_gates.weight - functional.pad(of_error, (0, 0, 0, 0, features, 0))
         planes = torch.cat((sources.features, sources.image), dim=1)
-        seen = aligned(planes, weight)
+        seen = aligned(planes, weight, self.posterior_cell.bias if biased else None)
         seen = seen if posterior is None else seen + posterior
         return Offsets(prior, seen, decoder, factors)
 

@@ -9,7 +9,7 @@ The formulas are those of `geco_models.conv_draw.step`; only the order of the wo
   of pointwise operations. The prior's first step, which sees no latent, is computed once for the
   whole batch.
 - The first step stands apart, its states being the same for all examples; the following ones
-  share their weights (`geco_models.conv_draw.convolutions`), whose gradients are computed once.
+  share their weights (`geco_models.conv_draw.convolutions`), whose gradients are made behind all.
 - States have the type that the gates are computed in, half precision under autocast; the canvas
   and the latents stay in the weights' type at least.
 - In half precision channels are padded with zeros to multiples of 8, as matrix units want them:
@@ -41,7 +41,7 @@ class StepParts(NamedTuple):
     """What one step applies, packed, in the type that convolutions run in."""
 
     read: Applied
-    """From canvas, latent and state to the posterior's gates, image and context in its offset."""
+    """To the posterior's gates; in its offset are image, context and bias."""
 
     head: Applied
     """The posterior's head, divided by the bound of log-variances."""
@@ -132,15 +132,15 @@ def prepare(network: DrawNetwork, sources: Sources, steps: int, share: bool = Fa
         network: The model's networks.
         sources: What enters every step unchanged; an image among it.
         steps: The number of steps.
-        share: Whether the gradients of weights that several steps use are computed once, after
-            all steps: then there are no gradients of gradients, and the gradients of all gates
-            are kept until then.
+        share: Whether the gradients of weights that several steps use are added at once, after
+            all steps, elsewhere than on a CPU made by one convolution: then there are no gradients
+            of gradients, and the gradients of gates are kept until then.
     """
     kind = working_type(network.core(0).write.weight)
     start = network.start()
-    common = network.offsets(sources)
+    common = network.offsets(sources, biased=True)
     cores = [network.core(step) for step in range(steps)]
-    known = [core.offsets(sources) if common is None else common for core in cores]
+    known = [core.offsets(sources, biased=True) if common is None else common for core in cores]
     gates = cores[0].prior_cell.gates((start.latent.to(kind), start.prior[0]))
     gates = gates if known[0].prior is None else gates + known[0].prior
     hidden, cell = advance_in_place(gates, start.prior[1].to(gates.dtype))
@@ -182,7 +182,8 @@ def _share(parts: list[StepParts], batch: int, size: tuple[int, int]) -> None:
     for name, end in (("read", None), ("head", None), ("pair", -1), ("write", -1)):
         places = range(len(parts))[1:end]
         if len(places) > 1:
-            uses = shared(getattr(parts[1], name), len(places), batch, size)
+            one = getattr(parts[1], name)
+            uses = shared(one, len(places), batch, size, one.weight.device.type != "cpu")
             for place, use in zip(places, uses, strict=True):
                 changed: dict[str, Any] = {name: use}
                 parts[place] = parts[place]._replace(**changed)
@@ -236,7 +237,7 @@ def _reading(
     rows = [cell.hidden] * 4
     head = core.posterior_head
     return {
-        "read": _convolution(cell.weight, cell.bias, known.posterior, kind, rows, columns),
+        "read": _convolution(cell.weight, None, known.posterior, kind, rows, columns),
         "head": Convolution(
             widened((head.weight / LOG_VARIANCE_BOUND).to(kind), 1, columns[-1:]),
             None if head.bias is None else (head.bias / LOG_VARIANCE_BOUND).to(kind),

@@ -10,7 +10,7 @@ of one layer.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from geco_models.hierarchical_vae.layers import Ascent, Expansion, StochasticLay
 from geco_models.likelihoods import Output
 from geco_models.networks import ContextEncoder, halvings
 from geco_models.output import ModelOutput
+from geco_models.path_posterior import PathPosterior
 from geco_models.validation import as_positive, as_shape
 
 __all__ = ["HierarchicalPosterior", "HierarchicalVAE"]
@@ -201,10 +202,8 @@ class HierarchicalVAE(AbstractVAE):
         return raw
 
 
-class HierarchicalPosterior:
+class HierarchicalPosterior(PathPosterior):
     r"""The batch of densities :math:`q(z_{1..L} | x) = \prod_l q(z_l | x, z_{<l})`.
-
-    Made by `HierarchicalVAE.posterior`. It keeps what was computed of the images, with its graph.
 
     Args:
         model: The model.
@@ -213,42 +212,15 @@ class HierarchicalPosterior:
     """
 
     def __init__(self, model: HierarchicalVAE, u: Tensor, condition: Condition) -> None:
-        self._model = model
-        self._batch = u.shape[0]
+        super().__init__(model, len(u))
         self._condition = condition
         self._features = model.ascent(u, condition.kappa)
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Latents of all layers for each example, with gradients.
-
-        Args:
-            generator: The source of randomness; the global one if None.
-
-        Returns:
-            The latents, (batch, latents).
-        """
+    def _noise(self, generator: torch.Generator | None) -> Tensor:
         shape = (self._batch, self._model.latents)
-        noise = standard_normal(shape, self._model.reference(), generator)
-        return self._model._descend(self._condition, self._features, noise, drawn=False).latents
+        return standard_normal(shape, self._model.reference(), generator)
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        r"""The log-density :math:`\sum_l \ln q(z_l | x, z_{<l})` of each example at its latents.
-
-        Args:
-            z: Latents, (batch, latents), or one row for all examples.
-
-        Returns:
-            The log-densities in nats, (batch,).
-
-        Raises:
-            ValueError: If the shape is wrong.
-        """
-        self._model.check_latents(z, (self._model.latents,))
-        if z.shape[0] not in (1, self._batch):
-            msg = f"`z` must have {self._batch} rows (one per example) or 1, got {z.shape[0]}"
-            raise ValueError(msg)
-        z = z.expand(self._batch, self._model.latents)
-        return self._model._descend(self._condition, self._features, z, drawn=True).posterior
-
-    def __repr__(self) -> str:
-        return f"HierarchicalPosterior(batch={self._batch}, latents={self._model.latents})"
+    def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
+        numbers = numbers.expand(self._batch, self._model.latents)
+        path = self._model._descend(self._condition, self._features, numbers, drawn)
+        return path.latents, path.posterior

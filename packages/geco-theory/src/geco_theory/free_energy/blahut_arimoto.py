@@ -86,6 +86,19 @@ def responsibilities(rows: Array, mixture: Mixture, temperature: float) -> tuple
     return q, shift + np.log(total)
 
 
+def exponent_columns(mixture: Mixture, temperature: float) -> Array:
+    r"""(r + 1, k): rows with a 1 appended, times it, are the exponents up to one number per row.
+
+    The exponent lacks :math:`-|x_i|^2 / 2T`. ln 0 is a number that single precision can hold.
+    """
+    values = mixture.values
+    with np.errstate(divide="ignore"):
+        offset = np.log(mixture.masses)
+    offset -= np.einsum("ij,ij->i", values, values) / (2 * temperature)
+    offset = np.maximum(offset, -1e30)
+    return np.concatenate([values / temperature, offset[:, None]], axis=1).T
+
+
 def most_probable(rows: Array, mixture: Mixture, temperature: float) -> NDArray[np.int64]:
     """The value with the largest responsibility for each row, shape (n,)."""
     block = max(1, 2**22 // mixture.size)
@@ -122,12 +135,7 @@ def moments(
     n, r = rows.shape
     values = mixture.values
     dtype = np.float32 if single else np.float64
-    with np.errstate(divide="ignore"):
-        offset = np.log(mixture.masses)
-    offset -= np.einsum("ij,ij->i", values, values) / (2 * temperature)
-    if single:
-        offset = np.maximum(offset, -1e30)  # ln 0 as a number that single precision can hold
-    right = np.concatenate([values / temperature, offset[:, None]], axis=1).T.astype(dtype)
+    right = exponent_columns(mixture, temperature).astype(dtype)
     log_z = np.empty(n)
 
     def stretch(first: int, last: int) -> Array:
@@ -258,7 +266,7 @@ def accelerate(
             trial, ahead = second, at(second)
         fall = (state.free_energy - ahead.free_energy) / temperature
         mixture, state = trial, ahead
-        if fall < 1e-3 * enough or _excess(mixture, state, temperature) < enough:
+        if fall < 1e-3 * enough or excess(mixture, state, temperature) < enough:
             break
         light = mixture.masses < LEAST_MASS
         if light.any():
@@ -267,7 +275,7 @@ def accelerate(
     return mixture
 
 
-def _excess(mixture: Mixture, state: Moments, temperature: float) -> float:
+def excess(mixture: Mixture, state: Moments, temperature: float) -> float:
     """Estimate of ln D where the values go: at them, and what their next steps would gain."""
     gaps = state.means - mixture.values
     with np.errstate(divide="ignore"):

@@ -5,7 +5,8 @@ nothing, and lengths can be divided by :math:`s = \\sqrt{\\operatorname{mean} |x
 temperature is divided by :math:`s^2`. Equal rows become one row with a larger weight.
 """
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,8 @@ _SMALLEST, _LARGEST = 1e-140, 1e140  # of the spread of data
 _GROUPS = 256  # groups of rows, at most, whose means are kept
 _TREE_ROWS = 2048  # rows that the groups are made of, at most
 _SUBSETS = 8  # of each size
+_LEAF = 256  # rows that lie side by side in no order
+_TREE_AXES = 32  # leading axes that the order looks at
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,34 @@ class StandardData:
             means.append(np.einsum("ij,ijr->ir", share, rows[chosen]))
             size *= 2
         return np.concatenate(means)
+
+    @cached_property
+    def in_order(self) -> "StandardData":
+        """The same data with rows that are near each other side by side: leaves of a tree.
+
+        Groups are cut in two at the median along their leading principal axis.
+        """
+        leading = self.rows[:, :_TREE_AXES]
+        order = np.arange(len(leading))
+        edges = [0, len(order)]
+        while edges[1] > _LEAF:  # the first group is never the smaller one
+            halves = []
+            for begin, end in itertools.pairwise(edges):
+                part = order[begin:end]
+                gaps = leading[part] - leading[part].mean(axis=0)
+                axis = np.linalg.eigh(gaps.T @ gaps)[1][:, -1]
+                order[begin:end] = part[np.argsort(gaps @ axis, kind="stable")]
+                halves += [begin, (begin + end + 1) // 2]
+            edges = [*halves, len(order)]
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return replace(
+            self,
+            rows=self.rows[order],
+            weights=self.weights[order],
+            counts=self.counts[order],
+            inverse=place[self.inverse],
+        )
 
     @cached_property
     def largest_square(self) -> float:

@@ -22,6 +22,7 @@ is exact enough and in the leading principal axes; along axes of little variance
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -29,18 +30,21 @@ from numpy.typing import NDArray
 
 from geco_theory._typing import Array
 from geco_theory.conjugate_gradients import ConjugateGradients
-from geco_theory.free_energy.blahut_arimoto import responsibilities
+from geco_theory.free_energy.blahut_arimoto import exponent_columns, responsibilities
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
 from geco_theory.free_energy.parallel import over_rows
 
 _BLOCK = 2**18  # numbers in one block of pairs
+_SCREENED = 2**16  # the same where values are left out of blocks
+_MOST_COLUMNS = 0.8  # share of the values up to which the others are left out
 _LITTLE = 1e-3  # variance over T that the left-out axes may hold together
 _FLAT = 1e-5  # least curvature that is told from zero
 _SURE = 1e-3  # residual of a step whose length is relied on
 _MOST_PRODUCTS = 400
 _MAX_SINGLE = 1e3  # |x|^2/T up to which products in single precision are exact enough
 Floats = NDArray[np.floating]
+Columns = NDArray[np.intp] | slice
 T = TypeVar("T")
 
 
@@ -54,6 +58,10 @@ class FixedMasses:
         memory: MiB of posteriors to keep between products; where they are more, every product
             computes them again in blocks of rows.
         workers: Threads.
+        single: Posteriors in single precision, sums over the data in double.
+        negligible: A value whose posterior is below this in a whole block of rows is left out of
+            the products with that block.
+        most_axes: Principal axes at most that products are taken in.
 
     Attributes:
         height: F/T.
@@ -69,6 +77,10 @@ class FixedMasses:
         temperature: float,
         memory: float = 1024.0,
         workers: int = 1,
+        *,
+        single: bool = False,
+        negligible: float = 0.0,
+        most_axes: int | None = None,
     ) -> None:
         self.data = data
         self.mixture = mixture
@@ -77,36 +89,35 @@ class FixedMasses:
         self.workers = workers
         n, r = data.rows.shape
         k = mixture.size
-        self.axes = data.leading_axes(_LITTLE * temperature)
-        single = float(data.squares.max()) / temperature < _MAX_SINGLE
-        self.dtype: type[np.floating] = np.float32 if single else np.float64
+        self.axes = min(data.leading_axes(_LITTLE * temperature), most_axes or r)
+        self.single = single
+        low = single or float(data.squares.max()) / temperature < _MAX_SINGLE
+        self.dtype: type[np.floating] = np.float32 if low else np.float64
         leading = slice(None) if self.axes == r else [*range(self.axes), r]
         self._rows = data.with_ones(self.dtype)[:, leading]
         self._weighted = data.weighted(self.dtype)[:, leading]
-        height = max(32, _BLOCK // k)
+        height = max(32, (_SCREENED if negligible > 0.0 else _BLOCK) // k)
         self._blocks = [slice(begin, min(begin + height, n)) for begin in range(0, n, height)]
         self._keep = n * k * self._rows.itemsize <= memory * 2**20
-        self._q: dict[int, Floats] = {}
+        self._q: dict[int, tuple[Columns, Floats]] = {}
+        weighted = data.weighted(np.float32 if single else np.float64)
+        log_z = np.empty(n)
 
-        def stretch(first: int, last: int) -> tuple[Array, Array, float]:
-            sums, mass, total = np.zeros((k, r)), np.zeros(k), 0.0
+        def stretch(first: int, last: int) -> Array:
+            sums: Array = np.zeros((k, r + 1))
             for index in range(first, last):
                 block = self._blocks[index]
-                q, log_z = responsibilities(data.rows[block], mixture, temperature)
-                weights = data.weights[block]
-                total += float(weights @ log_z)
-                sums += q.T @ (weights[:, None] * data.rows[block])
-                mass += weights @ q
+                q, log_z[block] = self._posterior(block)
+                sums += q.T @ weighted[block]
                 if self._keep:
-                    self._q[index] = q.astype(self.dtype)
-            return sums, mass, total
+                    self._q[index] = _screened(q, negligible, self.dtype)
+            return sums
 
-        parts = self._over_blocks(stretch)
-        sums = np.sum([part[0] for part in parts], axis=0)
-        mass = np.sum([part[1] for part in parts], axis=0)
-        self.height = -sum(part[2] for part in parts)
+        sums = np.sum(self._over_blocks(stretch), axis=0)
+        self.height = -float(data.weights @ log_z)
+        mass = sums[:, r]
         self.mass: Array = np.maximum(mass, 1e-300)
-        self.pull: Array = sums / self.mass[:, None] - (mass > 0)[:, None] * mixture.values
+        self.pull: Array = sums[:, :r] / self.mass[:, None] - (mass > 0)[:, None] * mixture.values
 
     def inner(self, left: Array, right: Array) -> float:
         """The inner product in which J is symmetric."""
@@ -114,42 +125,63 @@ class FixedMasses:
 
     def curved(self, vectors: Array) -> Array:
         """(I - J) times one vector per value, (k, r)."""
-        return self._curved(vectors, np.zeros(len(vectors)))[0]
-
-    def _curved(self, vectors: Array, logs: Array) -> tuple[Array, Array]:
-        """(I - J) times moves (k, r) of the values where log masses move by `logs` (k,).
-
-        Returns:
-            The product, (k, r), and (k,) the change of T times the log posterior mass.
-        """
         values = self.values[:, : self.axes]
         leading = vectors[:, : self.axes]
-        right = np.empty((self.axes + 1, len(vectors)), self.dtype)
-        right[:-1] = leading.T
-        right[-1] = self.temperature * logs - np.einsum("ij,ij->i", values, leading)
+        right = np.empty((len(vectors), self.axes + 1), self.dtype)
+        right[:, :-1] = leading
+        right[:, -1] = -np.einsum("ij,ij->i", values, leading)
 
         def stretch(first: int, last: int) -> Array:
             sums: Array = np.zeros((len(vectors), self.axes + 1))
             for index in range(first, last):
                 block = self._blocks[index]
-                q = self._q[index] if self._keep else self._posterior(block)
-                along = self._rows[block] @ right
+                columns, q = self._columns(index)
+                along = self._rows[block] @ right[columns].T
                 along -= np.einsum("ij,ij->i", along, q)[:, None]
                 along *= q
-                sums += along.T @ self._weighted[block]
+                sums[columns] += along.T @ self._weighted[block]
             return sums
 
         sums = np.sum(self._over_blocks(stretch), axis=0) / self.mass[:, None]
         out = vectors.copy()
         out[:, : self.axes] -= (sums[:, :-1] - sums[:, -1:] * values) / self.temperature
-        return out, sums[:, -1]
+        return out
 
     def _over_blocks(self, work: Callable[[int, int], T]) -> list[T]:
         return over_rows(work, len(self._blocks), self.workers, least=2)
 
-    def _posterior(self, block: slice) -> Floats:
-        q = responsibilities(self.data.rows[block], self.mixture, self.temperature)[0]
-        return q.astype(self.dtype)
+    def _columns(self, index: int) -> tuple[Columns, Floats]:
+        """The values that matter to a block of rows, and their posteriors there."""
+        if self._keep:
+            return self._q[index]
+        return slice(None), self._posterior(self._blocks[index])[0].astype(self.dtype, copy=False)
+
+    def _posterior(self, block: slice) -> tuple[Floats, Array]:
+        """The responsibilities of a block of rows, and its ln Z."""
+        if not self.single:
+            return responsibilities(self.data.rows[block], self.mixture, self.temperature)
+        q = self.data.with_ones(np.float32)[block] @ self._pairs
+        shift = q.max(axis=1)
+        q -= shift[:, None]
+        np.exp(q, out=q)
+        total = q.sum(axis=1)
+        q /= total[:, None]
+        half = self.data.squares[block] / (2 * self.temperature)
+        return q, shift + np.log(total) - half
+
+    @cached_property
+    def _pairs(self) -> NDArray[np.float32]:
+        """(r + 1, k) what the rows are multiplied by for all exponents."""
+        return exponent_columns(self.mixture, self.temperature).astype(np.float32)
+
+
+def _screened(q: Floats, negligible: float, dtype: type[np.floating]) -> tuple[Columns, Floats]:
+    """The columns of q that are not negligible, and q there."""
+    if negligible > 0.0:
+        columns = np.flatnonzero(q.max(axis=0) > negligible)
+        if len(columns) < _MOST_COLUMNS * q.shape[1]:
+            return columns, q[:, columns].astype(dtype)
+    return slice(None), q.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)

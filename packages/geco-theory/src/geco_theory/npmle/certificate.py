@@ -46,7 +46,14 @@ class Maxima:
     @property
     def log_supremum(self) -> float:
         r"""The largest :math:`\ln D` found: :math:`\ln S`."""
-        return float(self.log_d[0])
+        return float(self.log_d[0]) if len(self.log_d) else -np.inf
+
+    def joined(self, other: "Maxima") -> "Maxima":
+        """Both, highest first."""
+        points = np.concatenate([self.points, other.points])
+        log_d = np.concatenate([self.log_d, other.log_d])
+        order = np.argsort(-log_d, kind="stable")
+        return Maxima(points[order], log_d[order])
 
 
 def ascend(
@@ -61,6 +68,8 @@ def ascend(
     capture: float = 5e-3,
     climb_known: bool = False,
     refine: bool = True,
+    cycles: int = _BULK_CYCLES,
+    hopeless: float = np.inf,
     workers: int = 1,
 ) -> Maxima:
     """Ascend from every start.
@@ -78,6 +87,8 @@ def ascend(
             not at their maxima yet, beside which D can be larger than at them.
         refine: Whether the climbs that may end above 0 go on in double precision; without, they
             end within about 1e-5 below the maxima.
+        cycles: Extrapolated steps, at most, in single precision.
+        hopeless: How far below 0 in ln D climbs are given up, see `climb`.
         workers: Threads.
     """
     none = np.empty((0, starts.shape[1]))
@@ -86,7 +97,7 @@ def ascend(
     fine = Landscape(data, log_z, temperature, workers=workers)
     reach = np.sqrt(temperature)
     early = max(_CAPTURE, capture) if capture > 2e-3 else capture
-    settled, going = climb(bulk, starts, known, _BULK_CYCLES, max(accuracy, 1e-5), early)
+    settled, going = climb(bulk, starts, known, cycles, max(accuracy, 1e-5), early, hopeless)
     if refine:  # what has settled far below 0 gains no more than the accuracy of that
         settled = settled[bulk.step(settled)[0] > -_HOPELESS - 3 * max(accuracy, 1e-5)]
     points = np.concatenate([settled, going])
@@ -111,7 +122,17 @@ def ascend(
     return Maxima(points[kept], log_d[kept])
 
 
-def births(maxima: Maxima, mixture: Mixture, temperature: float, excess: float) -> Array:
-    """The maxima with ln D above `excess` that are no decoder value already, shape (b, r)."""
+def births(
+    maxima: Maxima, mixture: Mixture, temperature: float, excess: float, apart: float = 5e-3
+) -> Array:
+    """The maxima with ln D above `excess` that are no decoder value already, shape (b, r).
+
+    Args:
+        maxima: Maxima of D.
+        mixture: The decoder values.
+        temperature: T, in standard units.
+        excess: ln D above which a value is missing.
+        apart: How near to a value a maximum is that value, in sqrt(T).
+    """
     points = maxima.points[maxima.log_d > excess]
-    return points[~captured(points, mixture.values, 5e-3 * np.sqrt(temperature))]
+    return points[~captured(points, mixture.values, apart * np.sqrt(temperature))]

@@ -17,39 +17,37 @@ from collections import Counter
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from geco_theory.free_energy.blahut_arimoto import Moments, accelerate, moments, single_is_enough
+from geco_theory.free_energy.blahut_arimoto import (
+    Moments,
+    accelerate,
+    excess,
+    moments,
+    single_is_enough,
+)
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture, merge_coincident
 from geco_theory.free_energy.solution import Solution
-from geco_theory.npmle.certificate import Maxima, ascend, births
+from geco_theory.npmle.certificate import births
 from geco_theory.npmle.joint_newton_cg import descend
-from geco_theory.npmle.mean_shift import Landscape, captured, distinct
-from geco_theory.npmle.subsample import stratified_part, uniform_sample, worst_explained
+from geco_theory.npmle.mean_shift import distinct
+from geco_theory.npmle.search import MUCH, Search
 from geco_theory.npmle.support import give_birth
 from geco_theory.npmle.weights import solve_masses
 
-_SAMPLE = 1024  # data points at random that ascents start from
-_WORST = 4096  # worst explained data points that the whole search starts from
-_FEW_WORST = 1024  # those of one round
-_PART = 4096  # further data points whose landscape is climbed first
-_ROUGH = 1e-3  # gain in ln D that such a climb may leave
-_FEW = 96  # highest points from which climbs go on over all data while births are looked for
 _APART = 0.3  # in sqrt(T), between new values
-_FAR = 0.3  # in sqrt(T): nearer to a value its own climb will do while births are looked for
-_CAPTURE = 0.05  # in sqrt(T): a climb this near to a value has arrived; values climb at last
-_LEFT = 0.3  # of the tolerance: gain that the last climbs may leave
+_LEFT = 0.2  # of the tolerance: gain that the last climbs may leave
 _MOST_BIRTHS = 256  # in one round; each costs one number per data point
 _ROUNDS = 60
 _CYCLES = 40  # of plain steps after neighbours were made one
 _FEW_CYCLES = 1  # of plain steps in a round
-_STEPS = 12  # of Newton in a round
+_STEPS = 8  # of Newton in a round
 _FEW_STEPS = 6  # while much is missing
 _STILL = 0.2  # times the root of the tolerance: least plain step, in sqrt(T), of values that move
 _STILLER = 0.7  # by this factor less in every round while little is missing
-_MUCH = 0.01  # of ln S
-_PLENTY = 32  # points with so much: nothing further is looked for in a round
-_IDLE_ROUNDS = 5  # rounds without progress before it is given up
-_MERGE = (0.1, 0.03, 0.01)  # in sqrt(T), by round
+_IDLE_ROUNDS = 3  # rounds without progress before the whole search
+_LOOKS = 6  # whole searches before it is given up
+_BESIDE = 0.1  # in sqrt(T), at most: values this near to each other are one
+_NEARLY = 10.0  # tolerances that the values may be off where the whole search begins
 _TIDY = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)  # in sqrt(T), tried in this order
 
 
@@ -87,6 +85,7 @@ class _Lean:
         memory: float,
         workers: int,
     ) -> None:
+        data = data.in_order  # near rows side by side, so that far values can be left out
         self.data = data
         self.temperature = temperature
         self.tolerance = tolerance
@@ -95,14 +94,14 @@ class _Lean:
         self.reach = float(np.sqrt(temperature))
         self.single = single_is_enough(data, temperature, tolerance)
         self.work: Counter[str] = Counter()
-        self.sample = data.rows[uniform_sample(data, _SAMPLE)]
-        self.climbs = self.sample  # those of a round begin where those of the last one ended
+        self.search = Search(data, temperature, self.single, self.work, workers)
 
     def solve(self, start: Mixture) -> Solution:
         """Rounds until no ascent finds more than the tolerance."""
         mixture, tolerance = start.normalised(), self.tolerance
         aim = (1.0 - _LEFT) * tolerance
-        lowest, best, found, idle, tidied = np.inf, np.inf, np.inf, 0, False
+        beside = min(_BESIDE, tolerance**0.25)
+        lowest, best, found, idle, looked = np.inf, np.inf, np.inf, 0, 0
         still = _STILL * np.sqrt(tolerance)
         for attempt in range(_ROUNDS):
             self.work["rounds"] += 1
@@ -111,37 +110,43 @@ class _Lean:
                 self.data,
                 mixture,
                 self.temperature,
-                _FEW_STEPS if found > _MUCH else _STEPS,
+                _FEW_STEPS if found > MUCH else _STEPS,
                 self.work,
                 still=still,
                 memory=self.memory,
                 workers=self.workers,
+                single=self.single,
+                enough=0.3 * tolerance,
             )
-            mixture = merge_coincident(mixture, _MERGE[min(attempt, len(_MERGE) - 1)] * self.reach)
+            mixture = merge_coincident(mixture, beside * self.reach)
             if mixture.size > 1:
                 mixture = solve_masses(
                     self.data, mixture, self.temperature, self.work, workers=self.workers
                 )
             state = self._state(mixture)
             rough = max(0.1 * tolerance, 0.03 * min(best, 1.0))
-            maxima = self._search(state, mixture, rough)
+            maxima = self.search.some(state, mixture, rough)
+            found = maxima.log_supremum
+            unsolved = excess(mixture, state, self.temperature)
             # the bound T ln S is loose, so either may show progress: F or ln S
-            progress = maxima.log_supremum < 0.7 * best or state.free_energy < lowest
+            progress = max(found, unsolved) < 0.7 * best or state.free_energy < lowest
             idle = 0 if progress else idle + 1
-            best = min(best, maxima.log_supremum)
-            lowest = state.free_energy - 0.1 * tolerance * self.temperature
-            last = idle >= _IDLE_ROUNDS or attempt == _ROUNDS - 1
-            if last or maxima.log_supremum <= aim:  # the whole search only now
-                if not tidied:
-                    mixture, tidied = self._tidy(mixture, state.free_energy), True
-                    state = self._state(mixture)
-                maxima = self._search(state, mixture, _LEFT * tolerance, whole=True)
+            best = min(best, max(found, unsolved))
+            lowest = min(lowest, state.free_energy - 0.1 * tolerance * self.temperature)
+            last = attempt == _ROUNDS - 1 or (idle >= _IDLE_ROUNDS and looked >= _LOOKS)
+            solved = found <= aim and unsolved <= _NEARLY * tolerance
+            if last or solved or idle >= _IDLE_ROUNDS or (found < MUCH and not looked):
+                looked += 1
+                maxima = self.search.whole(state, mixture, _LEFT * tolerance)
                 if last or maxima.log_supremum <= aim:
                     break
-                best, idle = maxima.log_supremum, 0
-            found = maxima.log_supremum
-            still *= 1.0 if found > _MUCH else _STILLER
-            new = births(maxima, mixture, self.temperature, 0.3 * tolerance)
+                found = maxima.log_supremum
+                best, idle = max(found, unsolved), 0
+            still *= 1.0 if found > MUCH else _STILLER
+            for apart in (_APART, beside):
+                new = births(maxima, mixture, self.temperature, 0.3 * tolerance, apart)
+                if len(new):
+                    break
             falling = -np.arange(len(new), dtype=float)  # highest first already
             new = new[distinct(new, falling, _APART * self.reach)][:_MOST_BIRTHS]
             if len(new):
@@ -154,7 +159,7 @@ class _Lean:
             maxima.log_supremum,
             tolerance,
             dict(self.work),
-            sampled=len(self.sample) < len(self.data.rows),
+            sampled=self.search.sampled,
         )
 
     def _state(self, mixture: Mixture) -> Moments:
@@ -184,58 +189,3 @@ class _Lean:
                 self.work["merged"] += mixture.size - trial.size
                 return trial
         return mixture
-
-    def _search(
-        self, state: Moments, mixture: Mixture, accuracy: float, *, whole: bool = False
-    ) -> Maxima:
-        """Where D is high: from the ends of the last climbs, the worst explained data, the values.
-
-        The long way up is climbed on the landscape of a part of the data, which has nearly the
-        same maxima; what is reported comes from all of them. While much is missing, points near
-        maxima will do.
-
-        Args:
-            state: One pass over the data at `mixture`.
-            mixture: Decoder values, perhaps not at maxima yet.
-            accuracy: Gain in ln D that a climb may leave.
-            whole: From the whole sample again, and from many more of the worst explained.
-        """
-        data, temperature, near = self.data, self.temperature, _CAPTURE * self.reach
-        worst = data.rows[worst_explained(data, state.log_z, _WORST if whole else _FEW_WORST)]
-        worst = worst[~captured(worst, mixture.values, near)]
-        parts = [self.sample, worst, data.group_means] if whole else [self.climbs, worst]
-        starts = np.concatenate(parts)
-        if len(data.rows) > 2 * (_PART + _WORST):
-            part, log_z = stratified_part(data, state.log_z, _WORST, _PART)
-            starts = ascend(
-                part,
-                log_z,
-                temperature,
-                starts,
-                accuracy=_ROUGH,
-                refine=False,
-                workers=self.workers,
-            ).points
-        self.climbs = starts
-        starts = starts[~captured(starts, mixture.values, near if whole else _FAR * self.reach)]
-        bulk = Landscape(data, state.log_z, temperature, np.float32, self.workers)
-        if len(starts):
-            log_d, ahead = bulk.step(starts)
-            if np.count_nonzero(log_d > _MUCH) > _PLENTY and not whole:
-                self.work["quick"] += 1
-                order = np.argsort(-log_d)
-                return Maxima(ahead[order], log_d[order])
-            starts = ahead if whole else ahead[np.argsort(-log_d)[:_FEW]]
-        self.work["searches"] += 1
-        return ascend(
-            data,
-            state.log_z,
-            temperature,
-            starts,
-            known=mixture.values,
-            accuracy=accuracy,
-            capture=_CAPTURE,
-            climb_known=True,
-            refine=whole and not self.single,
-            workers=self.workers,
-        )

@@ -26,6 +26,8 @@ _NEWTON_STEPS = 30
 _LEAST_SHARE = 1e-3  # of a Newton step that is still tried
 _LEAST_CURVATURE = 1e-6  # to which sizes of curvatures are raised
 _NEGLIGIBLE = 1e-12  # share of D of a row that is left out of its curvature
+_MEET = 0.4  # times that at which they arrive at a known maximum: two climbs go on as one
+_GAINS = 20.0  # steps like the last one that a climb is given to get above 0
 _POINTS = 256  # points in one block
 _ROWS = 1024  # rows in one block, at least
 
@@ -152,8 +154,12 @@ def climb(
     cycles: int,
     accuracy: float,
     capture: float,
+    hopeless: float = np.inf,
 ) -> tuple[Array, Array]:
     """Squared ascent steps; climbs that meet go on as one, arrivals at known maxima end.
+
+    Climbs that will stay below -`hopeless` in ln D, many more steps like the last included, are
+    given up.
 
     Returns:
         Points that settled or were still going, and whether each settled.
@@ -176,16 +182,18 @@ def climb(
             points, first, second, _row_lengths, 4.0 ** min(cycle + 1, 20)
         )
         # what a geometric series of further gains would still bring
-        left = np.maximum(gain, length**2 / (2 * landscape.temperature)) * stretch
+        gain = np.maximum(gain, length**2 / (2 * landscape.temperature))
+        left = gain * stretch
         settled = (left < accuracy) & (cycle > 1)
         settled |= (middle + 20 * left < -0.05) & (cycle > 3) & (length < 0.01 * reach)
+        going: NDArray[np.bool_] = middle + _GAINS * gain > -hopeless
         if settled.any():
-            ended.append(second[settled])
-        going = ~settled
+            ended.append(second[settled & going])
+        going &= ~settled
         if cycle < 12 or cycle % 8 == 0:
             going &= ~captured(second, known, capture * reach)
             chosen = np.flatnonzero(going)
-            kept = distinct(second[chosen], middle[chosen], 0.4 * capture * reach)
+            kept = distinct(second[chosen], middle[chosen], _MEET * capture * reach)
             going = np.zeros(len(going), dtype=bool)
             going[chosen[kept]] = True
         points, safe, floor = ahead[going], second[going], middle[going]

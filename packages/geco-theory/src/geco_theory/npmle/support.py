@@ -36,7 +36,7 @@ def give_birth(
     excess = np.expm1(np.minimum(log_joint(data.rows, one, temperature) - log_z[:, None], 600.0))
     low = np.full(len(new), np.log(_LEAST_BIRTH))
     high = np.full(len(new), np.log(0.5))
-    for _ in range(16):
+    for _ in range(10):
         middle = 0.5 * (low + high)
         more = data.weights @ (excess / (1.0 + np.exp(middle) * excess)) > 0
         low, high = np.where(more, middle, low), np.where(more, high, middle)

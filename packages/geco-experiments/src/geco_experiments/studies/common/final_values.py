@@ -7,9 +7,10 @@ import numpy as np
 import xarray as xr
 
 from geco_experiments.config import RunConfig
+from geco_experiments.results.store import per_tolerance
 from geco_experiments.studies.common.study import Runs
 
-__all__ = ["final_values", "select", "spread"]
+__all__ = ["final_values", "rows_of", "select", "spread"]
 
 _FINALS = (
     "final_rms_error",
@@ -32,11 +33,12 @@ def final_values(
         keep: which of them to take.
 
     Returns:
-        A dataset over `run` and `split`, with the run's `dataset`, `model`, `objective`,
+        A dataset over `run` and `split`, a run over a range once for each of its tolerances
+        (`rows_of`), with the run's `dataset`, `model`, `objective`,
         `kappa`, `sigma`, `training_beta` and `seed` as coordinates along `run`.
     """
-    configs = [config for config in runs if keep(config)]
-    rows = [runs[config] for config in configs]
+    pairs = [pair for pair in rows_of(runs) if keep(pair[0])]
+    configs, rows = [config for config, _ in pairs], [row for _, row in pairs]
     variables = {
         name: (("run", "split"), np.array([row[name].values for row in rows]), rows[0][name].attrs)
         for name in _FINALS
@@ -48,8 +50,8 @@ def final_values(
         "name": [config.name for config in configs],
         "dataset": [config.dataset.label for config in configs],
         "model": [config.model.name for config in configs],
-        "objective": [config.objective.name for config in configs],
-        "kappa": [config.kappa for config in configs],
+        "objective": [_objective(config) for config in configs],
+        "kappa": [_kappa(config, row) for config, row in pairs],
         "sigma": [_sigma(config) for config in configs],
         "training_beta": [
             config.objective.beta if config.objective.name == "elbo" else math.nan
@@ -59,6 +61,19 @@ def final_values(
     }
     coords = {name: ("run", values) for name, values in labels.items()}
     return xr.Dataset(variables, coords={**coords, "split": rows[0]["split"].values})
+
+
+def rows_of(runs: Runs) -> list[tuple[RunConfig, xr.Dataset]]:
+    """Each run with its configuration; a run over a range for each of its tolerances."""
+    return [(config, part) for config in runs for part in per_tolerance(runs[config])]
+
+
+def _objective(config: RunConfig) -> str:
+    return "geco-range" if config.objective.kappa_range else config.objective.name
+
+
+def _kappa(config: RunConfig, row: xr.Dataset) -> float:
+    return float(row["kappa"]) if "kappa" in row.coords else config.kappa
 
 
 def _sigma(config: RunConfig) -> float:

@@ -52,8 +52,11 @@ class Runs(Mapping[RunConfig, xr.Dataset]):
         path = self.path(config)
         if path not in self._opened:
             self._opened[path] = open_run(path)
-        # studies give runs labels of their own
-        return self._opened[path].drop_vars(schema.LABELS, errors="ignore")
+        # studies give runs labels of their own; the tolerances of a range stay
+        run = self._opened[path]
+        return run.drop_vars(
+            [name for name in schema.LABELS if name in run and not run[name].ndim]
+        )
 
     def __iter__(self) -> Iterator[RunConfig]:
         return iter(self._configs)
