@@ -179,8 +179,7 @@ class RobustUpdate(ColumnUpdate):
         # the multiplier of a constraint without elements is as large as the loss, which may have
         # any unit: where that is large, a multiplier that comes late must not divide it so much
         # that nothing stands beside Adam's second moments of before
-        loss = m.maximum(m.maximum(column["first_loss"], column["loss_average"]), m.abs(seen.loss))
-        loss = m.maximum(loss / LARGE_LOSS, 1.0)
+        loss = m.maximum(column["first_loss"] / LARGE_LOSS, 1.0)
         loss = m.where(seen.elements > 0, 1.0, loss)
         return multiplier, multiplier * unit * size / loss
 
