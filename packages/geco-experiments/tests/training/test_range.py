@@ -12,18 +12,6 @@ from geco_experiments import registry
 from geco_experiments.runtime.errors import RunError
 from geco_experiments.training import Stopped
 
-
-class StopAfter:
-    """Says stop when it was asked so many times."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def __call__(self):
-        self.left -= 1
-        return self.left <= 0
-
-
 RANGE = {"objective.kappa": "0.1..0.3", "objective.kappa_grid": [0.1, 0.17, 0.3]}
 
 
@@ -98,11 +86,11 @@ def test_final_values_are_those_of_the_saved_model(finished):
     ],
     ids=["mlp-vae", "conv-draw", "linear-vae-pncc"],
 )
-def test_it_resumes_exactly(tmp_path, tiny, same_result, changes):
+def test_it_resumes_exactly(tmp_path, tiny, same_result, changes, stop_after):
     config = tiny(**{"training.steps": 8, **RANGE, **changes})
     whole = ge.open_run(ge.run(config, tmp_path / "whole"))
     with pytest.raises(Stopped):
-        ge.run(config, tmp_path / "parts", stop=StopAfter(3))
+        ge.run(config, tmp_path / "parts", stop=stop_after(3))
     parts = ge.open_run(ge.run(config, tmp_path / "parts"))
     np.testing.assert_array_equal(whole["knot_multiplier"], parts["knot_multiplier"])
     one, other = (run.drop_vars("seconds") for run in (whole, parts))

@@ -14,17 +14,6 @@ from geco_experiments.training import Stopped, choose_device
 from geco_experiments.training.loop import learning_rate
 
 
-class StopAfter:
-    """Asks a run to stop after so many steps."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def __call__(self):
-        self.left -= 1
-        return self.left <= 0
-
-
 class Recorder(NoMeter):
     interval = 0.0
 
@@ -95,11 +84,11 @@ def test_the_saved_model_is_the_one_that_was_measured(tmp_path, tiny, home):
 
 
 @pytest.mark.parametrize("steps", [1, 7, 29])
-def test_stopping_and_going_on_changes_nothing(tmp_path, tiny, same_result, steps):
+def test_stopping_and_going_on_changes_nothing(tmp_path, tiny, same_result, steps, stop_after):
     config = tiny()
     whole = open_run(run(config, tmp_path / "whole"))
     with pytest.raises(Stopped, match=f"stopped after step {steps} of 30"):
-        run(config, tmp_path / "parts", stop=StopAfter(steps))
+        run(config, tmp_path / "parts", stop=stop_after(steps))
     meter = Recorder()
     parts = open_run(run(config, tmp_path / "parts", progress=meter))
     assert meter.reports[0][0] == steps + 1
@@ -141,28 +130,28 @@ def test_stopping_and_going_on_changes_nothing(tmp_path, tiny, same_result, step
     ],
     ids=lambda changes: "-".join(str(v) for v in changes.values()),
 )
-def test_every_kind_of_run_resumes_exactly(tmp_path, tiny, same_result, changes):
+def test_every_kind_of_run_resumes_exactly(tmp_path, tiny, same_result, changes, stop_after):
     config = tiny(**{"training.steps": 8, **changes})
     whole = open_run(run(config, tmp_path / "whole"))
     with pytest.raises(Stopped):
-        run(config, tmp_path / "parts", stop=StopAfter(3))
+        run(config, tmp_path / "parts", stop=stop_after(3))
     same_result(whole, open_run(run(config, tmp_path / "parts")))
     load(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["mnist-rotate", "color-mnist"])
-def test_conditional_data(tmp_path, tiny, same_result, fake_mnist, name):
+def test_conditional_data(tmp_path, tiny, same_result, fake_mnist, name, stop_after):
     config = tiny(
         **{"dataset.name": name, "model.name": "conv-vae", "model.width": 8, "training.steps": 6}
     )
     whole = open_run(run(config, tmp_path / "whole", data_home=fake_mnist))
     with pytest.raises(Stopped):
-        run(config, tmp_path / "parts", data_home=fake_mnist, stop=StopAfter(3))
+        run(config, tmp_path / "parts", data_home=fake_mnist, stop=stop_after(3))
     same_result(whole, open_run(run(config, tmp_path / "parts", data_home=fake_mnist)))
     assert "fixed per image" in whole.attrs["data_view"] or "angle" in whole.attrs["data_view"]
 
 
-def test_compiled(tmp_path, tiny, same_result, monkeypatch):
+def test_compiled(tmp_path, tiny, same_result, monkeypatch, stop_after):
     # the cheap backend: what matters here is the noise of a model that takes no generator
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend="eager"))
@@ -172,7 +161,7 @@ def test_compiled(tmp_path, tiny, same_result, monkeypatch):
     whole = open_run(run(config, tmp_path / "whole"))
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(Stopped):
-        run(config, tmp_path / "parts", stop=StopAfter(3))
+        run(config, tmp_path / "parts", stop=stop_after(3))
     torch.manual_seed(6)
     same_result(whole, open_run(run(config, tmp_path / "parts")))
 
@@ -237,10 +226,10 @@ def test_missing_data_leaves_nothing_but_the_configuration(tmp_path, tiny):
 
 @pytest.mark.parametrize("name", ["run.nc", "checkpoint.pt", "config.json"])
 @pytest.mark.parametrize("content", [b"", b"my thesis", b"\x89HDF\r\n\x1a\n and then nothing"])
-def test_damaged_files_are_said_and_kept(tmp_path, tiny, name, content):
+def test_damaged_files_are_said_and_kept(tmp_path, tiny, name, content, stop_after):
     config = tiny()
     with pytest.raises(Stopped):
-        run(config, tmp_path, stop=StopAfter(3))
+        run(config, tmp_path, stop=stop_after(3))
     folder = tmp_path / config.name
     (folder / name).write_bytes(content)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
@@ -249,11 +238,11 @@ def test_damaged_files_are_said_and_kept(tmp_path, tiny, name, content):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-def test_files_of_another_run(tmp_path, tiny):
+def test_files_of_another_run(tmp_path, tiny, stop_after):
     one, other = tiny(seed=0), tiny(seed=1)
     path = run(one, tmp_path)
     with pytest.raises(Stopped):
-        run(other, tmp_path, stop=StopAfter(3))
+        run(other, tmp_path, stop=stop_after(3))
     folder = tmp_path / other.name
     (folder / "run.nc").write_bytes(path.read_bytes())
     with pytest.raises(RunError, match=r"run.nc belongs to a run with another configuration"):

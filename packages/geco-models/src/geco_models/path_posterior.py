@@ -17,7 +17,7 @@ class PathPosterior(ABC):
     Made by `posterior` of a model. It keeps what was computed of the data, with its graph.
 
     Args:
-        model: The model.
+        model: The model, whose `_noise(batch, generator)` is what `_walk` reads.
         batch: The number of examples.
     """
 
@@ -25,10 +25,6 @@ class PathPosterior(ABC):
         # of whichever family; a subclass knows it
         self._model: Any = model
         self._batch = batch
-
-    @abstractmethod
-    def _noise(self, generator: torch.Generator | None) -> Any:
-        """Standard normal noise for `_walk`."""
 
     @abstractmethod
     def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
@@ -43,7 +39,7 @@ class PathPosterior(ABC):
         Returns:
             The latents, (batch, *latents_shape).
         """
-        return self._walk(self._noise(generator), drawn=False)[0]
+        return self._walk(self._model._noise(self._batch, generator), drawn=False)[0]
 
     def log_prob(self, z: Tensor) -> Tensor:
         """The log-density of each example at its latents.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from geco_core.constraints.frozen import FrozenMetric, is_metric
+from geco_core.constraints.reductions import counted
 from geco_core.held import Held
 from geco_core.validation import check_batch, check_violation, positive
 
@@ -160,9 +161,9 @@ class Constraint(nn.Module):
             return Measure(violation.mean())
         weights = weights.detach().to(violation.dtype)
         total = weights.sum()
-        # not only the weight: 0 times NaN is NaN, in the gradient too
-        seen = torch.where(weights > 0, violation, 0.0) * weights
-        return Measure(seen.sum() / torch.where(total > 0, total, 1.0), total)
+        return Measure(
+            counted(violation, weights).sum() / torch.where(total > 0, total, 1.0), total
+        )
 
     def as_reported(self, field: str, values: Tensor) -> Tensor:
         """A field of the objective's info, given its values for each of the multipliers.

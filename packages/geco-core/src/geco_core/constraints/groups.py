@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from geco_core.constraints.base import Constraint, Measure, as_constraint
+from geco_core.constraints.reductions import counted
 from geco_core.validation import check_violation, whole
 
 __all__ = ["PerGroup"]
@@ -103,7 +104,7 @@ class PerGroup(Constraint):
             weights = torch.ones_like(violation)
         weights = weights.detach().to(violation.dtype)
         groups = groups.long()
-        seen = torch.where(weights > 0, violation, 0.0) * weights
+        seen = counted(violation, weights)
         zeros = violation.new_zeros(self.groups)
         counts = zeros.index_add(0, groups, weights)
         means = zeros.index_add(0, groups, seen) / torch.where(counts > 0, counts, 1.0)

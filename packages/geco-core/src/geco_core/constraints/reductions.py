@@ -3,7 +3,18 @@
 import torch
 from torch import Tensor
 
-__all__ = ["element_weights", "mean_per_example", "observed_examples"]
+__all__ = ["counted", "element_weights", "mean_per_example", "observed_examples"]
+
+
+def counted(values: Tensor, weights: Tensor) -> Tensor:
+    """Values times weights, 0 where the weight is 0, whatever the value.
+
+    Args:
+        values: The values, NaN allowed where they do not count.
+        weights: Non-negative weights; either may broadcast against the other.
+    """
+    # not only the weight: 0 times NaN is NaN, in the gradient too
+    return torch.where(weights > 0, values, 0.0) * weights
 
 
 def element_weights(

@@ -68,7 +68,8 @@ class ToleranceConstraint(Constraint):
 
     @kappa.setter
     def kappa(self, value: float | ToleranceRange) -> None:
-        if "_kappa" in self.__dict__ and (self.along is not None or _is_range(value)):
+        ranged = isinstance(value, ToleranceRange)
+        if "_kappa" in self.__dict__ and (self.along is not None or ranged):
             raise ValueError(
                 f"`kappa` of {type(self).__name__} cannot become {value}: a range is given when "
                 f"the constraint is built, and stays"
@@ -196,10 +197,6 @@ class ToleranceConstraint(Constraint):
     def extra_repr(self) -> str:
         """The tolerance and the reduction."""
         return f"kappa={self.kappa:g}, reduction={self.reduction!r}"
-
-
-def _is_range(value: object) -> bool:
-    return isinstance(value, ToleranceRange)
 
 
 class SquaredTolerance(ToleranceConstraint):

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from geco_core.constraints.base import Measure
+from geco_core.constraints.reductions import counted
 from geco_core.constraints.tolerance_range import MOST, TINY, hats, interpolated
 from geco_core.multipliers.arithmetic import NUMBERS, TENSORS
 from geco_core.multipliers.observed import Seen
@@ -61,10 +62,8 @@ class AtKnots(NamedTuple):
         """What each example adds to the loss at multiplier 1, :math:`(B,)`."""
         if self.weights is None:
             return self.violations
-        # not only the weight: 0 times NaN is NaN, in the gradient too
-        seen = torch.where(self.weights > 0, self.violations, 0.0) * self.weights
         mean = self.weights.mean()
-        return seen / torch.where(mean > 0, mean, 1.0)
+        return counted(self.violations, self.weights) / torch.where(mean > 0, mean, 1.0)
 
 
 class OfAll(NamedTuple):
@@ -112,11 +111,9 @@ def observed_along(
             count = part.counts().detach().to(table.dtype)
             total = count.sum(0)
             safe = torch.where(total > 0, total, 1.0)
-            # not only the weight: 0 times NaN is NaN
-            near, each = count > 0, part.violations.detach().to(table.dtype)
-            seen = torch.where(near, each[:, None], 0.0)
-            values.append((seen * count).sum(0) / safe)
-            losses.append((torch.where(near, kl[:, None], 0.0) * count).sum(0) / safe)
+            each = part.violations.detach().to(table.dtype)
+            values.append(counted(each[:, None], count).sum(0) / safe)
+            losses.append(counted(kl[:, None], count).sum(0) / safe)
             counts.append(total)
             shares.append(torch.ones_like(total))
         else:

@@ -192,11 +192,9 @@ class Multipliers(nn.Module):
         if not seen.on_host:
             return seen
         violation, loss, elements, share = seen.observation
-        loss = self.as_tensor(loss if isinstance(loss, list) else [loss])
-        loss = loss if isinstance(seen.observation.loss, list) else loss[0]
         counts = self.as_tensor(seen.counts) if isinstance(seen.counts, list) else seen.counts
-        values = Observation(self.as_tensor(violation), loss, self.as_tensor(elements), share)
-        return seen._replace(observation=values, counts=counts)
+        values = (self.as_tensor(violation), self.as_tensor(loss), self.as_tensor(elements))
+        return seen._replace(observation=Observation(*values, share), counts=counts)
 
     def on_host(self, columns: int, few: int = FEW) -> bool:
         """Whether plain numbers may be used: in host memory, known, and not being traced."""
@@ -294,8 +292,8 @@ class Multipliers(nn.Module):
         """Copies and pickles read their own table."""
         return {**self.__dict__, "_known": None, "_staging": None, "_constants": {}}
 
-    def as_tensor(self, values: Sequence[float]) -> Tensor:
-        """Numbers as a tensor of the table's kind."""
+    def as_tensor(self, values: Sequence[float] | float) -> Tensor:
+        """Numbers, or one, as a tensor of the table's kind."""
         return torch.tensor(values, dtype=self.table.dtype, device=self.table.device)
 
     def constant(self, values: Sequence[float]) -> Tensor:

@@ -247,10 +247,6 @@ class ConvDrawPosterior(PathPosterior):
         self._sources = model.network.sources(u, *condition)
         self._offsets = model.network.offsets(self._sources)
 
-    def _noise(self, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        noise: tuple[Tensor, ...] = self._model._noise(self._batch, generator)
-        return noise
-
     def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
         """Posterior and decoder; canvases of one path for all examples are painted only once."""
         numbers = numbers.unbind(1) if drawn else numbers

@@ -284,10 +284,6 @@ class StackedPosterior(PathPosterior):
         super().__init__(model, len(u))
         self._u, self._condition = u, condition
 
-    def _noise(self, generator: torch.Generator | None) -> Tensor:
-        noise: Tensor = self._model._noise(self._batch, generator)
-        return noise
-
     def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
         numbers = numbers.expand(self._batch, *self._model.latent_shape)
         walk = self._model._walk(self._u, self._condition, numbers, drawn)

@@ -130,7 +130,7 @@ class HierarchicalVAE(AbstractVAE):
         `kl_steps` of the output has the KL of each layer; the KL is exact along the drawn path.
         """
         features = self.ascent(u, condition.kappa)
-        noise = standard_normal((u.shape[0], self.latents), self.reference(), generator)
+        noise = self._noise(u.shape[0], generator)
         path = self._descend(condition, features, noise, drawn=False)
         mean, distribution = self.observe(self._finish(path.hidden, condition))
         kl_steps = torch.stack([kl.sum(1) for kl in path.kl], dim=1)
@@ -149,8 +149,7 @@ class HierarchicalVAE(AbstractVAE):
 
     def draw(self, n: int, condition: Condition, generator: torch.Generator | None) -> Tensor:
         """Draws latents from the prior, layer by layer, and decodes them."""
-        noise = standard_normal((n, self.latents), self.reference(), generator)
-        path = self._descend(condition, None, noise, drawn=False)
+        path = self._descend(condition, None, self._noise(n, generator), drawn=False)
         return self._finish(path.hidden, condition)
 
     def generate(self, z: Tensor, condition: Condition) -> Tensor:
@@ -160,6 +159,9 @@ class HierarchicalVAE(AbstractVAE):
     def log_prior(self, z: Tensor, condition: Condition) -> Tensor:
         r"""The log-density :math:`\sum_l \ln p(z_l | z_{<l})` in nats, (batch,)."""
         return self._descend(condition, None, z, drawn=True).prior
+
+    def _noise(self, batch: int, generator: torch.Generator | None) -> Tensor:
+        return standard_normal((batch, self.latents), self.reference(), generator)
 
     def _descend(
         self, condition: Condition, features: list[Tensor] | None, numbers: Tensor, drawn: bool
@@ -215,10 +217,6 @@ class HierarchicalPosterior(PathPosterior):
         super().__init__(model, len(u))
         self._condition = condition
         self._features = model.ascent(u, condition.kappa)
-
-    def _noise(self, generator: torch.Generator | None) -> Tensor:
-        shape = (self._batch, self._model.latents)
-        return standard_normal(shape, self._model.reference(), generator)
 
     def _walk(self, numbers: Any, drawn: bool) -> tuple[Tensor, Tensor]:
         numbers = numbers.expand(self._batch, self._model.latents)

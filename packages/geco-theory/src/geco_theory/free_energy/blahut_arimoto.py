@@ -18,6 +18,7 @@ a column. Memory is one block, never all pairs.
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from geco_theory.linalg import squarem
 
 BLOCK_ROWS = 128
 _BLOCK_ROWS = 512
+Real = TypeVar("Real", bound=np.floating)
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,22 @@ def log_joint(rows: Array, mixture: Mixture, temperature: float) -> Array:
 def responsibilities(rows: Array, mixture: Mixture, temperature: float) -> tuple[Array, Array]:
     r"""All :math:`q_{ia}`, shape (n, k), and :math:`\ln Z_i`, shape (n,)."""
     q = log_joint(rows, mixture, temperature)
-    shift = q.max(axis=1)
-    q -= shift[:, None]
-    np.exp(q, out=q)
-    total = q.sum(axis=1)
-    q /= total[:, None]
-    return q, shift + np.log(total)
+    return q, normalise(q)
+
+
+def normalise(exponents: NDArray[Real]) -> NDArray[Real]:
+    """Makes exponents (n, k) probabilities, in place.
+
+    Returns:
+        The logarithms of their sums, shape (n,).
+    """
+    shift = exponents.max(axis=1)
+    exponents -= shift[:, None]
+    np.exp(exponents, out=exponents)
+    total = exponents.sum(axis=1)
+    exponents /= total[:, None]
+    log_sums: NDArray[Real] = shift + np.log(total)
+    return log_sums
 
 
 def exponent_columns(mixture: Mixture, temperature: float) -> Array:

@@ -30,7 +30,11 @@ from numpy.typing import NDArray
 
 from geco_theory._typing import Array
 from geco_theory.conjugate_gradients import ConjugateGradients
-from geco_theory.free_energy.blahut_arimoto import exponent_columns, responsibilities
+from geco_theory.free_energy.blahut_arimoto import (
+    exponent_columns,
+    normalise,
+    responsibilities,
+)
 from geco_theory.free_energy.data import StandardData
 from geco_theory.free_energy.mixture import Mixture
 from geco_theory.free_energy.parallel import over_rows
@@ -161,13 +165,8 @@ class FixedMasses:
         if not self.single:
             return responsibilities(self.data.rows[block], self.mixture, self.temperature)
         q = self.data.with_ones(np.float32)[block] @ self._pairs
-        shift = q.max(axis=1)
-        q -= shift[:, None]
-        np.exp(q, out=q)
-        total = q.sum(axis=1)
-        q /= total[:, None]
         half = self.data.squares[block] / (2 * self.temperature)
-        return q, shift + np.log(total) - half
+        return q, normalise(q) - half
 
     @cached_property
     def _pairs(self) -> NDArray[np.float32]:

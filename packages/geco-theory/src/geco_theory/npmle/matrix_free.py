@@ -38,8 +38,7 @@ _APART = 0.3  # in sqrt(T), between new values
 _LEFT = 0.2  # of the tolerance: gain that the last climbs may leave
 _MOST_BIRTHS = 256  # in one round; each costs one number per data point
 _ROUNDS = 60
-_CYCLES = 40  # of plain steps after neighbours were made one
-_FEW_CYCLES = 1  # of plain steps in a round
+_CYCLES = 1  # of plain steps in a round
 _STEPS = 8  # of Newton in a round
 _FEW_STEPS = 6  # while much is missing
 _STILL = 0.2  # times the root of the tolerance: least plain step, in sqrt(T), of values that move
@@ -48,7 +47,6 @@ _IDLE_ROUNDS = 3  # rounds without progress before the whole search
 _LOOKS = 6  # whole searches before it is given up
 _BESIDE = 0.1  # in sqrt(T), at most: values this near to each other are one
 _NEARLY = 10.0  # tolerances that the values may be off where the whole search begins
-_TIDY = (1.0, 0.7, 0.5, 0.3, 0.2, 0.1)  # in sqrt(T), tried in this order
 
 
 def solve_matrix_free(
@@ -105,7 +103,7 @@ class _Lean:
         still = _STILL * np.sqrt(tolerance)
         for attempt in range(_ROUNDS):
             self.work["rounds"] += 1
-            mixture = self._accelerate(mixture, _FEW_CYCLES)
+            mixture = self._accelerate(mixture)
             mixture = descend(
                 self.data,
                 mixture,
@@ -165,27 +163,14 @@ class _Lean:
     def _state(self, mixture: Mixture) -> Moments:
         return moments(self.data, mixture, self.temperature, workers=self.workers)
 
-    def _accelerate(self, mixture: Mixture, cycles: int) -> Mixture:
+    def _accelerate(self, mixture: Mixture) -> Mixture:
         return accelerate(
             self.data,
             mixture,
             self.temperature,
             0.3 * self.tolerance,
-            cycles,
+            _CYCLES,
             self.work,
             single=self.single,
             workers=self.workers,
         )
-
-    def _tidy(self, mixture: Mixture, free_energy: float) -> Mixture:
-        """Neighbours made one value where F does not rise: else some would be counted twice."""
-        limit = free_energy + 0.01 * self.tolerance * self.temperature
-        for radius in _TIDY:
-            trial = merge_coincident(mixture, radius * self.reach)
-            if trial.size == mixture.size:
-                continue
-            trial = self._accelerate(trial, _CYCLES)
-            if self._state(trial).free_energy <= limit:
-                self.work["merged"] += mixture.size - trial.size
-                return trial
-        return mixture
