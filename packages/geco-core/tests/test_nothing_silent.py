@@ -29,7 +29,8 @@ def test_a_forgotten_step_is_said_once_and_nothing_grows(loop, caplog):
     x, g = torch.zeros(2, 3), torch.ones(2, 3, requires_grad=True)
     for _ in range(2 * FORGOTTEN_AFTER):
         objective(torch.ones(2), x, g)
-    assert objective._since.seen.examples == 4 * FORGOTTEN_AFTER
+    (pending,) = objective._pending
+    assert pending.examples == 4 * FORGOTTEN_AFTER
     assert caplog.text.count("without objective.step()") == 1
     assert f"{2 * FORGOTTEN_AFTER} losses since the last ascent" in objective.report()
     objective.step()

@@ -110,6 +110,11 @@ class GECO(OverRange, nn.Module):
         what = "its process group: set `process_group` of the objective"
         self._group = None if group is None else Held(group, what)
 
+    @property
+    def _pending(self) -> list[Seen]:
+        """What was seen since the last ascent, if anything: one element at most."""
+        return [] if self._since.seen is None else [self._since.seen]
+
     def forward(self, *arguments: Any, **batch: Any) -> Tensor:
         r"""The loss of a batch, called as `objective(kl, x, reconstruction, **batch)`.
 

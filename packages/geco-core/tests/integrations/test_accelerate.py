@@ -26,7 +26,7 @@ def test_the_recipe_reaches_kappa(module, ascents, reached):
 def test_micro_batches_are_one_ascent(module, ascents):
     objective = module.main(epochs=3, cpu=True, gradient_accumulation_steps=4)
     assert ascents(objective) == 3 * BATCHES / 4
-    assert objective._since.seen is None
+    assert not objective._pending
 
 
 def test_bfloat16_keeps_the_multiplier_in_float32(module, ascents):

@@ -23,7 +23,7 @@ def test_micro_batches_are_one_ascent(module, ascents):
     options = OPTIONS | {"num_train_epochs": 3, "gradient_accumulation_steps": 4}
     objective = module.main(**options).model.objective
     assert ascents(objective) == 3 * BATCHES / 4
-    assert objective._since.seen is None
+    assert not objective._pending
 
 
 def test_a_resumed_run_goes_on_with_its_multiplier(module, ascents, tmp_path):
